@@ -1,0 +1,39 @@
+# `make search` runs the default search, `make test` every check. Both first make .venv and install
+# what they need there; pip runs again only when pyproject.toml has changed.
+
+PYTHON ?= python3
+SPACE ?= search_spaces/pocket.yaml
+
+VENV := .venv
+BIN := $(VENV)/bin
+# -qq keeps the long list of downloads off the screen; errors still show.
+PIP_INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq
+
+# Tests run offline and one thread a process: several trials share the cores.
+TEST_ENV := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false \
+	OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0
+
+.PHONY: search test
+.DELETE_ON_ERROR:
+
+search: $(VENV)/.installed
+	$(BIN)/python -m detox_tune.search $(SPACE)
+
+test: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(TEST_ENV) $(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=80
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo "Installing detox_tune into $(VENV); this takes some minutes the first time."
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-test: pyproject.toml | $(BIN)/python
+	@echo "Installing detox_tune and its test tools into $(VENV); this takes some minutes the first time."
+	$(PIP_INSTALL) -e '.[test]'
+	@touch $@ $(VENV)/.installed

@@ -1,0 +1,168 @@
+"""cluster.yaml against Ray's own schema, and against the house's rules on open ports and tokens."""
+
+import copy
+import json
+import re
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import ray.autoscaler
+import yaml
+from packaging.requirements import Requirement
+from ray.autoscaler._private.util import prepare_config, validate_config
+from ray.scripts import scripts
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND_LISTS = (
+    "initialization_commands",
+    "setup_commands",
+    "head_setup_commands",
+    "worker_setup_commands",
+    "head_start_ray_commands",
+    "worker_start_ray_commands",
+)
+
+
+@pytest.fixture
+def written() -> dict[str, Any]:
+    """The file as it is written."""
+    config: dict[str, Any] = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
+    return config
+
+
+@pytest.fixture
+def resolved(written: dict[str, Any]) -> dict[str, Any]:
+    """The file as `ray up` completes it: what it leaves out comes from Ray's defaults for AWS."""
+    config: dict[str, Any] = prepare_config(copy.deepcopy(written))
+    return config
+
+
+def strings(value: object) -> Iterator[str]:
+    """Every key and text inside nested lists and mappings."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from strings(key)
+            yield from strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from strings(inner)
+
+
+def ray_start(commands: list[str]) -> tuple[str, dict[str, Any]]:
+    """The one `ray start` among commands: what precedes it, and its options as Ray reads them."""
+    (command,) = [command for command in commands if "ray start" in command]
+    before, after = command.split("ray start", maxsplit=1)
+    return before, scripts.start.make_context("start", shlex.split(after)).params
+
+
+def test_follows_rays_schema(written: dict[str, Any], resolved: dict[str, Any]) -> None:
+    schema_file = Path(ray.autoscaler.__file__).with_name("ray-schema.json")
+    jsonschema.validate(written, json.loads(schema_file.read_text(encoding="utf-8")))
+    validate_config(resolved)
+
+
+@pytest.mark.parametrize(
+    "change", [{"max_worker": 4}, {"max_workers": "four"}, {"file_mounts": []}]
+)
+def test_rays_schema_refuses_what_is_wrong(
+    resolved: dict[str, Any], change: dict[str, Any]
+) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        validate_config({**resolved, **change})
+
+
+def test_opens_nothing_to_the_world(resolved: dict[str, Any]) -> None:
+    open_addresses = [text for text in strings(resolved) if re.search(r"0\.0\.0\.0|::/0", text)]
+    assert open_addresses == []
+
+
+def test_every_node_has_a_security_group_of_the_users(resolved: dict[str, Any]) -> None:
+    # Without one, Ray makes a group and opens SSH in it to 0.0.0.0/0; rules given under
+    # provider.security_group are added to that rule and do not replace it.
+    assert "security_group" not in resolved["provider"]
+    for node_type in resolved["available_node_types"].values():
+        groups = node_type["node_config"]["SecurityGroupIds"]
+        assert groups
+        assert all(group.startswith("sg-") for group in groups)
+
+
+@pytest.mark.parametrize("role", ["head", "worker"])
+def test_ray_starts_with_token_authentication(resolved: dict[str, Any], role: str) -> None:
+    environment, _ = ray_start(resolved[f"{role}_start_ray_commands"])
+    assert environment.split(";")[-1].split() == ["RAY_AUTH_MODE=token"]
+
+
+def test_shells_on_the_nodes_use_the_token_too(resolved: dict[str, Any]) -> None:
+    assert any(
+        "export RAY_AUTH_MODE=token" in command and ">> ~/.bashrc" in command
+        for command in resolved["setup_commands"]
+    )
+
+
+def test_the_token_is_copied_and_not_written_down(resolved: dict[str, Any]) -> None:
+    assert resolved["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
+    assert not any("RAY_AUTH_TOKEN" in text for text in strings(resolved))
+
+
+def test_the_dashboard_listens_on_the_head_only(resolved: dict[str, Any]) -> None:
+    _, options = ray_start(resolved["head_start_ray_commands"])
+    assert options["head"] is True
+    assert options["dashboard_host"] == "127.0.0.1"
+
+
+def test_workers_join_the_heads_port(resolved: dict[str, Any]) -> None:
+    _, head = ray_start(resolved["head_start_ray_commands"])
+    _, worker = ray_start(resolved["worker_start_ray_commands"])
+    assert worker["address"] == f"$RAY_HEAD_IP:{head['port']}"
+
+
+def test_one_head_without_gpus_and_gpu_workers_from_zero(resolved: dict[str, Any]) -> None:
+    node_types = resolved["available_node_types"]
+    head = node_types.pop(resolved["head_node_type"])
+    assert head["max_workers"] == 0
+    assert head["resources"] == {"CPU": 0}, "a trial without a GPU could run on the head"
+    assert node_types
+    for worker in node_types.values():
+        assert worker["min_workers"] == 0
+        assert 1 <= worker["max_workers"] <= resolved["max_workers"]
+        assert worker["resources"]["GPU"] >= 1
+
+
+def test_all_nodes_install_one_ray_that_the_package_allows(resolved: dict[str, Any]) -> None:
+    assert resolved["head_setup_commands"] == resolved["worker_setup_commands"]
+    pins = [
+        Requirement(word)
+        for command in resolved["head_setup_commands"]
+        for word in shlex.split(command)
+        if word.startswith("ray[")
+    ]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (allowed,) = [Requirement(text) for text in project["dependencies"] if text.startswith("ray[")]
+    assert len(pins) == 1
+    version = re.fullmatch(r"==([\d.]+)", str(pins[0].specifier))
+    assert version is not None, "an open range gives nodes that start on different days two Rays"
+    assert version[1] in allowed.specifier
+    assert pins[0].extras >= {"default", "tune"}
+
+
+def test_what_is_copied_exists(resolved: dict[str, Any]) -> None:
+    local_paths = [path for path in resolved["file_mounts"].values() if not path.startswith("~")]
+    assert [path for path in local_paths if not (ROOT / path).exists()] == []
+    assert "./detox_tune" in local_paths
+
+
+@pytest.mark.parametrize("name", COMMAND_LISTS)
+def test_commands_are_valid_bash(resolved: dict[str, Any], name: str) -> None:
+    for command in resolved[name]:
+        parsed = subprocess.run(
+            ["bash", "-n", "-c", command], capture_output=True, text=True, check=False
+        )
+        assert parsed.returncode == 0, parsed.stderr
