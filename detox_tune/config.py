@@ -1,0 +1,236 @@
+"""Every setting once: unit, default and rule.
+
+`TrialConfig` is what one trial trains with (and what a search may vary); `SearchConfig` is what all
+trials of a search share. Both refuse unknown names, and settings that nothing would read.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Mapping
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
+
+from detox_tune.errors import UserError
+
+LoraApproach = Literal["first", "second"]
+MaskStrategy = Literal["none", "toxic_only", "toxic_context", "inverse_toxic"]
+MaskAnchor = Literal["edits", "labels"]
+Share = Annotated[float, Field(gt=0.0, lt=1.0)]
+Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+
+READ_WITH_STRATEGY: dict[str, frozenset[str]] = {
+    "context_window": frozenset({"toxic_context"}),
+    "mask_anchor": frozenset({"toxic_only", "toxic_context"}),
+}
+"""Settings that only some mask strategies read, and which."""
+
+_DEFAULT_WHERE_READ = {"context_window": 2, "mask_anchor": "edits"}
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+S = TypeVar("S", bound=BaseModel)
+
+
+class TrialConfig(_Settings):
+    """The settings of one trial: adapter, input, loss and optimiser."""
+
+    lora: LoraApproach = "second"
+    """LoRA approach: `first` adapts q and v, `second` q, k, v and o (r 8, alpha 16, dropout 0.05)."""
+    task_prefix: str = "detoxify: "
+    """Text put before every source sentence; empty for none."""
+    mask_strategy: MaskStrategy = "none"
+    """Which label positions are trained: all, toxic ones, those and neighbours, or all but toxic."""
+    mask_anchor: MaskAnchor | None = None
+    """What makes a position toxic: `edits` (default) or `labels` alone; read by toxic_* masks."""
+    context_window: Annotated[int, Field(ge=1)] | None = None
+    """Neighbours (tokens) trained on either side; only read by mask_strategy toxic_context."""
+    gamma: NonNegativeFloat = 0.0
+    """Weight of the toxic penalty in the loss; 0 leaves it out."""
+    learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
+    """Peak learning rate of AdamW, falling linearly to 0 over `steps`."""
+    batch_size: PositiveInt = 16
+    """Pairs in one forward pass."""
+    gradient_accumulation: PositiveInt = 1
+    """Forward passes in one optimiser step."""
+    warmup_share: Annotated[float, Field(ge=0.0, lt=1.0)] = 0.05
+    """Share of `steps` in which the learning rate rises from 0."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_where_read(cls, values: Any) -> Any:
+        """Give settings that depend on the mask strategy their default, or refuse them."""
+        if not isinstance(values, Mapping):
+            return values
+        filled = dict(values)
+        strategy = filled.get("mask_strategy", cls.model_fields["mask_strategy"].default)
+        for name, strategies in READ_WITH_STRATEGY.items():
+            if strategy in strategies:
+                if filled.get(name) is None:
+                    filled[name] = _DEFAULT_WHERE_READ[name]
+            elif filled.get(name) is not None:
+                raise UserError(unread_setting(name, filled[name], str(strategy)))
+        return filled
+
+    @property
+    def trainer_name(self) -> str:
+        """The trainer that serves these settings: see `detox_tune.training.trainer`."""
+        if self.mask_strategy != "none":
+            return "toxic_mask_v1"
+        return "toxic_penalty_v1" if self.gamma > 0 else "original"
+
+
+class SearchConfig(_Settings):
+    """What all trials of a search share."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run; its results go to OUT/NAME/. Letters, digits, `.`, `_` and `-`."""
+    out: str = "results"
+    """Folder that holds runs; on a cluster, one that all nodes share."""
+    seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
+    """Decides sampling, splits, initial adapters, data order and dropout."""
+
+    data: str = "embedded"
+    """`embedded`, a tsv, csv, jsonl or parquet file, a folder of them, or a hub data set."""
+    languages: tuple[str, ...] = ()
+    """Language codes to use; empty for all that the data has."""
+    source_column: str | None = None
+    """Column of the toxic sentence; None to look for a usual name."""
+    reference_columns: tuple[str, ...] = ()
+    """Columns of the neutral sentences; empty to look for usual names."""
+    language_column: str | None = None
+    """Column of the language code; None to look for a usual name."""
+    spans: str | None = None
+    """File or folder of annotated toxic spans, joined to the pairs by sentence."""
+    lexicon: str | None = None
+    """File or folder with one file per language; None for the embedded corpus's own, or none."""
+    allow_bad_rows: bool = False
+    """Go on although more than 5% of the rows are bad."""
+    validation_share: Share = 0.05
+    """Share of the source sentences that steer the search."""
+    test_share: Share = 0.10
+    """Share of the source sentences kept for the winner."""
+    max_tokens: Annotated[int, Field(ge=8, le=1024)] = 96
+    """Longest source or reference in tokens (longer pairs are dropped), and longest output."""
+    min_purity: Annotated[float, Field(gt=0.5, le=1.0)] = 0.95
+    """A token is penalised when at least this share of its occurrences lies in toxic spans."""
+
+    base_model: str = "pocket"
+    """`pocket`, or a T5-family checkpoint by hub name or path."""
+    quantization: Literal["nf4", "none"] = "nf4"
+    """nf4: 4-bit base weights with bfloat16 compute (QLoRA); none: full precision float32."""
+    pocket_steps: PositiveInt = 1200
+    """Optimiser steps of the pocket base's pre-training."""
+    pocket_vocabulary: Annotated[int, Field(ge=200, le=32000)] = 2000
+    """Pieces of the pocket base's SentencePiece model."""
+
+    trials: PositiveInt = 12
+    """Settings to try."""
+    steps: PositiveInt = 300
+    """Optimiser steps of a trial that runs to its end."""
+    eval_every: PositiveInt = 50
+    """Optimiser steps between two reports of a trial."""
+    validation_pairs: PositiveInt = 100
+    """Size of the fixed validation sample that is decoded at every report."""
+    sampler: Literal["tpe", "random"] = "tpe"
+    """How settings are proposed: Optuna's TPE, or at random."""
+    startup_trials: PositiveInt = 6
+    """Random settings before TPE starts to learn from results."""
+    grace_steps: PositiveInt = 100
+    """Steps before ASHA may stop a trial."""
+    reduction_factor: Annotated[float, Field(gt=1.0)] = 3.0
+    """ASHA keeps about one in this many trials at each rung."""
+    collapse_grace: PositiveInt = 100
+    """Steps before a trial may be stopped for identity collapse."""
+    collapse_threshold: Rate = 0.6
+    """Copy rate from which a trial that does not improve counts as collapsed."""
+    max_copy_rate: Rate = 0.10
+    """Highest validation copy rate that a winner may have."""
+
+    address: str | None = None
+    """Ray cluster to join (`auto`, `ray://host:port`); None starts Ray on this machine."""
+    gpus_per_trial: NonNegativeFloat = 0.0
+    """GPUs of a trial; fractions share a GPU."""
+    cpus_per_trial: PositiveFloat = 1.0
+    """CPU cores of a trial."""
+    max_failures: Annotated[int, Field(ge=0)] = 2
+    """How often a trial whose process dies is continued from its last checkpoint."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.eval_every > self.steps:
+            raise UserError(
+                f"eval_every={self.eval_every} must not exceed steps={self.steps}, or no trial "
+                "would ever report: lower eval_every or raise steps"
+            )
+        if self.grace_steps > self.steps:
+            raise UserError(
+                f"grace_steps={self.grace_steps} must not exceed steps={self.steps}: "
+                "lower grace_steps or raise steps"
+            )
+        if self.validation_share + self.test_share >= 1:
+            raise UserError(
+                f"validation_share + test_share = {self.validation_share + self.test_share:g} "
+                "must be below 1, or nothing is left to train on: lower them"
+            )
+        if self.gpus_per_trial > 1 and self.gpus_per_trial != int(self.gpus_per_trial):
+            raise UserError(
+                f"gpus_per_trial={self.gpus_per_trial:g} must be a whole number or a fraction "
+                "below 1 (Ray's rule): round it"
+            )
+        return self
+
+
+def unread_setting(name: str, value: object, strategy: str) -> str:
+    """The line that refuses a setting which the given mask strategy does not read."""
+    readers = " or ".join(sorted(READ_WITH_STRATEGY[name]))
+    return (
+        f"{name}={value!r} is only read with mask_strategy {readers}, but got mask_strategy "
+        f"{strategy}: remove it, or in a space add `when: {{mask_strategy: {readers}}}`"
+    )
+
+
+def nearest(name: str, valid: Collection[str]) -> str:
+    """A hint with the valid name nearest to a wrong one, or with all valid names."""
+    close = difflib.get_close_matches(name, sorted(valid), n=1, cutoff=0.5)
+    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(sorted(valid))}"
+
+
+def validated(model: type[S], values: Mapping[str, Any], where: str) -> S:
+    """Build settings, turning the first thing that is wrong into one line.
+
+    Raises:
+        UserError: with `where`, the name, the value, the rule and the remedy.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        raise UserError(f"{where}: {explain(error, model)}") from None
+
+
+def explain(error: ValidationError, model: type[BaseModel]) -> str:
+    """The first problem of a pydantic validation as one line: name, value, rule, remedy."""
+    first = error.errors()[0]
+    if "ctx" in first and isinstance(first["ctx"].get("error"), UserError):
+        return str(first["ctx"]["error"])
+    name = str(first["loc"][0]) if first["loc"] else ""
+    if first["type"] == "extra_forbidden":
+        return f"{name!r} is not a setting here; {nearest(name, model.model_fields)}"
+    if first["type"] == "missing":
+        return f"{name!r} is missing: give it a value"
+    rule = " ".join((model.model_fields[name].description or "").split())
+    problem = first["msg"][0].lower() + first["msg"][1:]
+    return f"{name}={first['input']!r}: {problem} ({rule})"

@@ -1,0 +1,1 @@
+"""Decoding, collapse labels and scores."""

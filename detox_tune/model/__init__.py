@@ -1,0 +1,1 @@
+"""The base model, its 4-bit weights, LoRA approaches and the pocket base."""

@@ -1,0 +1,24 @@
+"""Fixtures that several rooms' tests share."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of public data beside the repository, or a skip that says what is missing."""
+    folder = Path(__file__).resolve().parents[2] / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("needs the public data sets in ../shared/data, which are not part of the tree")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pocket base that is hardly trained: a real checkpoint with a real tokenizer, in seconds."""
+    from detox_tune.data.embedded import embedded_sentences
+    from detox_tune.model.pocket import pocket_base
+
+    cache = tmp_path_factory.mktemp("bases")
+    return pocket_base(embedded_sentences()[:1500], vocabulary=400, steps=3, seed=0, cache=cache)

@@ -1,0 +1,131 @@
+"""Loading bases: nf4 on the CPU, gradients after evaluation, the untied head, wrong names."""
+
+from pathlib import Path
+
+import bitsandbytes
+import pytest
+import torch
+from transformers import AutoModelForSeq2SeqLM, GPT2Config, MT5Config, PreTrainedModel
+
+from detox_tune.errors import UserError
+from detox_tune.evaluation.decoding import greedy_decode
+from detox_tune.model.base import load_base, load_tokenizer, sentinel_ids
+from detox_tune.model.lora import add_lora
+
+
+def loss_of(model: torch.nn.Module) -> torch.Tensor:
+    """The loss on a fixed batch, dropout off."""
+    model.eval()
+    input_ids = torch.arange(8, 40).reshape(2, 16)
+    return model(input_ids=input_ids, labels=input_ids).loss
+
+
+def lora_gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """Gradients of all trainable weights on a fixed batch."""
+    model.zero_grad()
+    loss_of(model).backward()
+    return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+
+
+def dequantised(model: PreTrainedModel) -> PreTrainedModel:
+    """The slow obvious counterpart: every 4-bit layer as a plain bfloat16 linear layer."""
+    for module in list(model.modules()):
+        for name, child in list(module.named_children()):
+            if isinstance(child, bitsandbytes.nn.Linear4bit):
+                plain = torch.nn.Linear(child.in_features, child.out_features, bias=False)
+                weight = bitsandbytes.functional.dequantize_4bit(
+                    child.weight.data, child.weight.quant_state
+                )
+                plain.weight = torch.nn.Parameter(weight.to(torch.bfloat16), requires_grad=False)
+                setattr(module, name, plain)
+    return model
+
+
+def test_block_layers_are_nf4_and_the_rest_is_bfloat16(tiny_base: Path) -> None:
+    model, _ = load_base(str(tiny_base), quantization="nf4")
+    quantised = {n for n, m in model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
+    assert "encoder.block.0.layer.0.SelfAttention.q" in quantised
+    assert "decoder.block.1.layer.1.EncDecAttention.o" in quantised
+    assert not any(name.endswith((".wo", "lm_head")) for name in quantised)
+    layer = model.get_submodule("encoder.block.0.layer.0.SelfAttention.q")
+    assert layer.weight.quant_state.quant_type == "nf4"
+    assert model.lm_head.weight.dtype == model.shared.weight.dtype == torch.bfloat16
+    assert not any(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("approach", ["first", "second"])
+def test_gradients_after_evaluation_are_those_before_and_those_of_plain_layers(
+    tiny_base: Path, approach: str
+) -> None:
+    model, _ = load_base(str(tiny_base), quantization="nf4")
+    adapted = add_lora(model, approach, seed=1)  # type: ignore[arg-type]
+    before = lora_gradients(adapted)
+    with torch.no_grad():
+        greedy_decode(adapted, [[5, 6, 7, 1]], max_new_tokens=4)
+        loss_of(adapted)
+    after = lora_gradients(adapted)
+
+    plain_base, _ = load_base(str(tiny_base), quantization="nf4")
+    plain = lora_gradients(add_lora(dequantised(plain_base), approach, seed=1))  # type: ignore[arg-type]
+    assert before.keys() == after.keys() == plain.keys()
+    assert any(gradient.abs().max() > 0 for gradient in before.values())
+    for name, gradient in before.items():
+        torch.testing.assert_close(after[name], gradient, rtol=0, atol=0)
+        torch.testing.assert_close(plain[name], gradient, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "none"])
+def test_the_head_stays_untied(tiny_base: Path, quantization: str) -> None:
+    model, _ = load_base(str(tiny_base), quantization=quantization)  # type: ignore[arg-type]
+    assert model.config.tie_word_embeddings is False
+    head = model.lm_head.weight.detach().clone()
+    assert not torch.equal(head, model.shared.weight)
+    model.tie_weights()  # what transformers calls on the way through resizing
+    assert torch.equal(model.lm_head.weight, head)
+
+
+def test_a_tied_checkpoint_stays_tied(tmp_path: Path, tiny_base: Path) -> None:
+    config = MT5Config(vocab_size=400, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    AutoModelForSeq2SeqLM.from_config(config).save_pretrained(tmp_path)
+    load_tokenizer(str(tiny_base)).save_pretrained(tmp_path)
+    model, _ = load_base(str(tmp_path), quantization="none")
+    assert model.config.tie_word_embeddings is True
+
+
+def test_sentinels_are_found_wherever_they_stand(tiny_base: Path) -> None:
+    tokenizer = load_tokenizer(str(tiny_base))
+    ids = sentinel_ids(tokenizer)
+    assert [tokenizer.decode([i]) for i in ids] == [f"<extra_id_{n}>" for n in (3, 2, 1, 0)]
+    assert tokenizer("a <extra_id_0> b").input_ids.count(ids[-1]) == 1
+
+
+def test_pad_and_end_are_mt5s(tiny_base: Path) -> None:
+    model, tokenizer = load_base(str(tiny_base), quantization="none")
+    assert (tokenizer.pad_token_id, tokenizer.eos_token_id, tokenizer.unk_token_id) == (0, 1, 2)
+    assert model.config.decoder_start_token_id == 0
+
+
+def test_an_unknown_name_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(UserError, match=r"base_model='no/such-model' cannot be loaded") as caught:
+        load_base("no/such-model", quantization="none")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_a_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is no checkpoint: the folder must hold config\.json"):
+        load_base(str(tmp_path), quantization="none")
+
+
+def test_another_architecture(tmp_path: Path) -> None:
+    GPT2Config(n_layer=1).save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"is a gpt2 model, but must be of the T5 family"):
+        load_base(str(tmp_path), quantization="none")
+
+
+def test_damaged_weights(tmp_path: Path, tiny_base: Path) -> None:
+    for file in tiny_base.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(UserError, match="cannot be loaded"):
+        load_base(str(tmp_path), quantization="none")

@@ -1,0 +1,44 @@
+"""LoRA approaches: what is adapted, and that nothing else is."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from detox_tune.model.base import load_base
+from detox_tune.model.lora import add_lora
+
+
+@pytest.mark.parametrize(("approach", "projections"), [("first", "qv"), ("second", "qkvo")])
+def test_exactly_the_named_projections_get_adapters(
+    tiny_base: Path, approach: str, projections: str
+) -> None:
+    base, _ = load_base(str(tiny_base), quantization="none")
+    attention_layers = 2 + 2 * 2  # encoder, decoder and cross-attention of two layers each
+    adapted = add_lora(base, approach, seed=0)  # type: ignore[arg-type]
+    trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
+    assert len(trained) == 2 * len(projections) * attention_layers
+    assert all("Attention" in name and "lora_" in name for name in trained)
+    assert {name.split(".lora_")[0].rsplit(".", 1)[1] for name in trained} == set(projections)
+    settings = adapted.peft_config["default"]
+    assert (settings.r, settings.lora_alpha, settings.lora_dropout) == (8, 16, 0.05)
+    assert settings.bias == "none"
+
+
+def test_the_seed_alone_decides_the_weights_and_they_change_nothing_yet(tiny_base: Path) -> None:
+    ids = torch.arange(8, 24)[None]
+
+    def adapted(seed: int) -> torch.nn.Module:
+        base, _ = load_base(str(tiny_base), quantization="none")
+        torch.rand(seed + 5)  # what was drawn before must not matter
+        return add_lora(base, "second", seed=seed).eval()
+
+    base, _ = load_base(str(tiny_base), quantization="none")
+    one, again, other = adapted(1), adapted(1), adapted(2)
+    weights = [dict(model.named_parameters()) for model in (one, again, other)]
+    a_matrices = [name for name in weights[0] if "lora_A" in name]
+    assert all(torch.equal(weights[0][n], weights[1][n]) for n in a_matrices)
+    assert not any(torch.equal(weights[0][n], weights[2][n]) for n in a_matrices)
+    assert weights[0][a_matrices[0]].dtype == torch.float32
+    expected = base.eval()(input_ids=ids, labels=ids).logits
+    assert torch.equal(one(input_ids=ids, labels=ids).logits, expected)
