@@ -1,0 +1,1 @@
+"""Masking, losses and the trainer."""
