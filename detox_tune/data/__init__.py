@@ -1,0 +1,1 @@
+"""Pairs, lexicon, tokens and the embedded corpus."""

@@ -1,0 +1,304 @@
+"""Lists of toxic words and phrases, and where a text holds one of them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import regex
+
+from detox_tune.data.readers import (
+    LANGUAGE_COLUMNS,
+    LEXICON_SUFFIXES,
+    Table,
+    language_files,
+    listed,
+    nearest,
+    read_table,
+    row_languages,
+    undecodable,
+)
+from detox_tune.data.text import (
+    CHARACTER,
+    LETTER,
+    RUN,
+    UNSEGMENTED,
+    fold,
+    fold_spaces,
+    fold_word,
+    merge_spans,
+    words,
+)
+from detox_tune.errors import UserError
+
+_PIECE = regex.compile(rf"{RUN}|\S\p{{DI}}*")
+_PIECE_UNSEGMENTED = regex.compile(
+    rf"{CHARACTER}|(?:(?!{CHARACTER}){LETTER}\p{{DI}}*)+|\S\p{{DI}}*"
+)
+
+
+class _Piece(NamedTuple):
+    start: int
+    end: int
+    folded: str
+
+
+class _Phrase(NamedTuple):
+    folded: tuple[str, ...]
+    touching: tuple[int, ...]
+    """Places i where piece i and piece i + 1 must have no white space between them."""
+
+
+class Lexicon:
+    """Toxic words and phrases by language, found in texts as whole words.
+
+    A text and an entry are compared piece by piece: a piece is a run of letters, digits and
+    combining marks, or one other character; in `UNSEGMENTED` languages also each Chinese or
+    Japanese character, so that an entry is found anywhere in them. Pieces are folded (`fold`);
+    white space between them does not count, so `suck - ass` holds the entry `suck-ass`. Only the
+    punctuation that begins or ends an entry must touch its word in the text as it does in the
+    entry: `-ёбший` is not found in `- ёбший`. Entries are literal: a `*` is a `*`.
+
+    Lexicons of 15 languages: `textdetox/multilingual_toxic_lexicon` (PAN 2024, Dementieva et al.).
+    """
+
+    def __init__(self, entries: Mapping[str, Iterable[str]]) -> None:
+        """Entries by language code; blank ones are left out, spelling variants become one."""
+        self._entries: dict[str, frozenset[str]] = {}
+        self._index: dict[str, _Index] = {}
+        for language, texts in entries.items():
+            originals = list(filter(None, map(fold_spaces, texts)))
+            # In one piece: folding 140,000 Russian entries one by one takes seconds.
+            together = fold("\n".join(originals)).split("\n")
+            folded = list(map(str.strip, together)) if originals else []
+            self._entries[language] = frozenset(filter(None, folded))
+            self._index[language] = _index(zip(originals, folded, strict=True), language)
+
+    @classmethod
+    def load(cls, path: str | Path, languages: Sequence[str]) -> Lexicon:
+        """Read the lexicon of each of `languages`.
+
+        Args:
+            path: a folder with a file for each language (`en.parquet`, `uk.txt`, ...), or one file.
+                A `.txt` holds an entry a line; tsv, csv, jsonl and parquet hold them in the column
+                `text` or in their only column. One file serves the languages of its `language`
+                column, else the language that its name gives, else the only one asked for.
+            languages: codes; each must be found.
+
+        Raises:
+            UserError: no such file, not readable, no entries, or a language without a lexicon.
+        """
+        path = Path(path)
+        there: Collection[str]
+        if path.is_dir():
+            files = there = language_files(path, LEXICON_SUFFIXES)
+            paths = [file for language in languages for file in files.get(language, [])]
+        else:
+            there, paths = (), [path]
+        entries: dict[str, list[str]] = {}
+        for file in paths:
+            for language, entry in _entries(read_table(file, LEXICON_SUFFIXES), languages):
+                entries.setdefault(language, []).append(entry)
+        there = there or entries
+        for language in languages:
+            if language not in entries:
+                raise UserError(
+                    f"language {language!r}: {path} has lexicons for {listed(there)} only"
+                    f"{nearest(language, there)}; give a folder with {language}.txt, an entry a "
+                    "line, or leave the language out"
+                )
+        return cls({language: entries[language] for language in languages})
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The codes it has entries for, sorted."""
+        return tuple(sorted(self._entries))
+
+    def __len__(self) -> int:
+        """Number of entries in all languages together."""
+        return sum(map(len, self._entries.values()))
+
+    def entries(self, language: str) -> frozenset[str]:
+        """The folded entries of a language."""
+        self._require(language)
+        return self._entries[language]
+
+    def spans(self, text: str, language: str) -> list[tuple[int, int]]:
+        """Where `text` holds entries: character offsets (start, end), sorted and disjoint.
+
+        Of overlapping finds the longest stays, of equally long ones the first.
+        """
+        self._require(language)
+        found = list(_finds(_pieces(text, language), self._index[language]))
+        found.sort(key=lambda span: (span[0] - span[1], span[0]))
+        kept: list[tuple[int, int]] = []
+        for start, end in found:
+            if all(end <= other_start or other_end <= start for other_start, other_end in kept):
+                kept.append((start, end))
+        return sorted(kept)
+
+    def delete(self, text: str, language: str) -> str:
+        """The text without its spans, with white space and punctuation made good.
+
+        A word that an apostrophe or a mask holds together goes whole (`l'idiota`, `bitch's`). So do
+        brackets and quotes that are left empty, a hyphen or `#` that is left alone, one of two
+        commas that meet, and punctuation that would begin the text.
+        """
+        kept = []
+        position = 0
+        for start, end in _whole_words(text, language, self.spans(text, language)):
+            kept.append(text[position:start])
+            position = end
+        return _close_gaps(_GAP.join([*kept, text[position:]]))
+
+    def _require(self, language: str) -> None:
+        if language not in self._entries:
+            raise UserError(
+                f"language {language!r}: this lexicon has entries for "
+                f"{listed(self.languages)} only; add a list for it"
+            )
+
+
+# The first piece of each entry leads to the entries that it begins, so that a lookup does not
+# depend on how many there are. A plain word that begins nothing longer, the usual case, has None.
+_Index = dict[str, list[_Phrase] | None]
+
+
+def _finds(pieces: list[_Piece], index: _Index) -> Iterator[tuple[int, int]]:
+    """Every place that holds an entry, overlapping ones too."""
+    for position, piece in enumerate(pieces):
+        if piece.folded not in index:
+            continue
+        phrases = index[piece.folded]
+        if phrases is None:
+            yield piece.start, piece.end
+            continue
+        for phrase in phrases:
+            here = pieces[position : position + len(phrase.folded)]
+            if tuple(other.folded for other in here) == phrase.folded and all(
+                here[place].end >= here[place + 1].start for place in phrase.touching
+            ):
+                yield piece.start, here[-1].end
+
+
+def _index(entries: Iterable[tuple[str, str]], language: str) -> _Index:
+    """Index of entries, each as it is written and folded."""
+    index: _Index = {}
+    phrases = []
+    for original, folded in entries:
+        if language not in UNSEGMENTED and original.isalnum() and folded.isalnum():
+            index[folded] = None
+        elif pieces := _pieces(original, language):
+            phrases.append(_phrase(pieces))
+    for phrase in phrases:
+        first = phrase.folded[0]
+        if first not in index:
+            index[first] = None if len(phrase.folded) == 1 else [phrase]
+            continue
+        others = index[first]
+        if others is None:
+            others = index[first] = [_Phrase((first,), ())]
+        others.append(phrase)
+    return index
+
+
+def _phrase(pieces: list[_Piece]) -> _Phrase:
+    in_words = [place for place, piece in enumerate(pieces) if piece.folded[0].isalnum()]
+    first, last = (in_words[0], in_words[-1]) if in_words else (0, len(pieces))
+    return _Phrase(
+        tuple(piece.folded for piece in pieces),
+        tuple(
+            place
+            for place in range(len(pieces) - 1)
+            if not first <= place < last and pieces[place].end >= pieces[place + 1].start
+        ),
+    )
+
+
+def _pieces(text: str, language: str) -> list[_Piece]:
+    pattern = _PIECE_UNSEGMENTED if language in UNSEGMENTED else _PIECE
+    if text.isascii():
+        folded = fold(text)
+        return [
+            _Piece(match.start(), match.end(), folded[match.start() : match.end()])
+            for match in pattern.finditer(text)
+        ]
+    pieces = []
+    for match in pattern.finditer(text):
+        start, end = match.span()
+        folded = fold_word(match.group())
+        if end - start == 1 == len(folded) or pattern.fullmatch(folded):
+            pieces.append(_Piece(start, end, folded))
+        else:  # folding split it: `…` became three dots, `½` a fraction
+            pieces += [_Piece(start, end, part) for part in pattern.findall(folded)]
+    return pieces
+
+
+# What is left around deleted words is made good in this order. _GAP stands where a span stood.
+_GAP = "\uffff"
+_OPENING = r"[(\[{<«„“‘\"'「『（]"
+_CLOSING = r"[)\]}>»“”’\"'」』）]"
+_COMMA = r"[,;:،؛，、；：]"
+_STOP = r"[,;:.!?…،؛؟。，、！？；：।]"
+_GAP_RULES = [
+    (regex.compile(pattern), replacement)
+    for pattern, replacement in (
+        (rf"(?<!\w)[#@]{_GAP}(?!\w)", _GAP),  # `#` with nothing to hold on to
+        (rf"(?<=\w)-{_GAP}-(?=\w)", "-"),
+        (rf"(?<=\w)-{_GAP}(?!\w)|(?<!\w){_GAP}-(?=\w)", _GAP),  # a hyphen that joins nothing
+        (rf"{_OPENING}\s*{_GAP}\s*{_CLOSING}", _GAP),
+        (rf"{_GAP}(?:\s*{_COMMA}?\s*{_GAP})+", _GAP),
+        (rf"{_COMMA}\s*{_GAP}(?=\s*{_STOP})", _GAP),
+        (rf"(?:^|(?<={_OPENING})){_GAP}(?:\s*{_STOP})*\s*", ""),
+        (rf"\s+{_GAP}(?={_STOP}|{_CLOSING})", ""),
+    )
+]
+
+
+def _close_gaps(text: str) -> str:
+    for pattern, replacement in _GAP_RULES:
+        text = pattern.sub(replacement, text)
+    return fold_spaces(text.replace(_GAP, ""))
+
+
+def _whole_words(
+    text: str, language: str, spans: Iterable[tuple[int, int]]
+) -> tuple[tuple[int, int], ...]:
+    """The spans, grown to the words that they lie in."""
+    edges = [(word.start, word.end) for word in words(text, language)]
+    grown = []
+    for start, end in spans:
+        touched = [edge for edge in edges if edge[0] < end and start < edge[1]]
+        grown.append((min([start, *(s for s, _ in touched)]), max([end, *(e for _, e in touched)])))
+    return merge_spans(grown)
+
+
+def _entries(table: Table, languages: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Language and text of each entry of a file; at least one."""
+    place = table.find_known(["text"])
+    if place is None:
+        others = [
+            place
+            for place, name in enumerate(table.columns)
+            if name.casefold() not in LANGUAGE_COLUMNS
+        ]
+        if len(others) != 1:
+            raise UserError(
+                f"{table.file}: which column holds the entries? It has {table.columns_shown()}; "
+                "call it `text`"
+            )
+        place = others[0]
+    found = False
+    for row, language in zip(table.rows, row_languages(table, languages), strict=True):
+        entry = None if row.problem else row.values[place]
+        if row.problem or not isinstance(entry, str | None) or undecodable(entry or ""):
+            raise UserError(
+                f"{table.file}:{row.line}: not an entry ({row.problem or 'no UTF-8 text'}); "
+                "mend or delete the row"
+            )
+        if language and entry and entry.strip():
+            found = True
+            yield language, entry
+    if not found:
+        raise UserError(f"{table.file}: no entries; give a file with toxic words")

@@ -1,0 +1,358 @@
+"""Pairs of a toxic sentence and its neutral references, read, checked and merged."""
+
+from __future__ import annotations
+
+import math
+import unicodedata
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+import regex
+
+from detox_tune.data.readers import (
+    TABLE_SUFFIXES,
+    Row,
+    Table,
+    files_in,
+    is_hub_name,
+    language_files,
+    listed,
+    nearest,
+    read_hub,
+    read_table,
+    row_languages,
+    shown,
+    stem_language,
+    undecodable,
+)
+from detox_tune.data.spans import SPAN_COLUMNS, load_spans, locate, span_strings
+from detox_tune.data.text import fold_spaces, sentence_key
+from detox_tune.errors import UserError
+
+MAX_BAD_SHARE = 0.05
+"""More bad rows than this share of all rows stop the loading unless they are allowed."""
+
+_SHOWN_BAD_ROWS = 5
+# Of each list the first pattern that matches columns names them: `neutral1`, `neutral2`, ...
+_SOURCE_NAMES = tuple(
+    map(
+        regex.compile,
+        (
+            r"toxic|(?:[a-z]{2,3}_)?toxic_(?:sentence|comment|text)",
+            r"source(?:_(?:sentence|comment|text))?",
+            r"input",
+        ),
+    )
+)
+_REFERENCE_NAMES = tuple(
+    map(
+        regex.compile,
+        (
+            r"(?:[a-z]{2,3}_)?neutral(?:_(?:sentence|comment|text))?s?_?\d*",
+            r"references?_?\d*",
+            r"targets?_?\d*",
+            r"output",
+        ),
+    )
+)
+_CONTROL = regex.compile(r"[\p{Cc}--[\t\n\r]]", regex.V1)
+_VISIBLE = regex.compile(r"[^\p{Z}\p{C}\p{DI}]")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A toxic sentence and the neutral ones that may stand for it."""
+
+    source: str
+    references: tuple[str, ...]
+    """At least one, none of them twice, none equal to the source."""
+    language: str
+    spans: tuple[tuple[int, int], ...] = ()
+    """Annotated toxic spans of the source: character offsets (start, end), sorted, disjoint."""
+    split: str | None = None
+    """`train`, `validation` or `test` where the data fixes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that was dropped."""
+
+    file: str
+    line: int
+    """Line of its file, from 1; in parquet files and hub data sets its index, from 0."""
+    reason: str
+    """`missing source`, `missing reference`, `missing language`, `empty source`, `empty reference`,
+    `not text`, `over-long` or `source equals reference`."""
+    detail: str
+    """What exactly, where the reason leaves it open."""
+    text: str
+    """The beginning of the row."""
+
+    def __str__(self) -> str:
+        detail = f" ({self.detail})" if self.detail else ""
+        return f"{self.file}:{self.line}: {self.reason}{detail}: {self.text}"
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedPairs:
+    """The pairs of a data set and what was wrong with it."""
+
+    pairs: tuple[Pair, ...]
+    """In the order of the data."""
+    bad_rows: tuple[BadRow, ...]
+    n_rows: int
+    """Rows read in the chosen languages, bad ones included."""
+
+    def report(self) -> str:
+        """How much was read and dropped: the first five bad rows, then the count per reason."""
+        lines = [f"{self.n_rows} rows, {len(self.pairs)} pairs, {len(self.bad_rows)} rows dropped"]
+        lines += [f"  {row}" for row in self.bad_rows[:_SHOWN_BAD_ROWS]]
+        if len(self.bad_rows) > _SHOWN_BAD_ROWS:
+            lines.append(f"  and {len(self.bad_rows) - _SHOWN_BAD_ROWS} more")
+        if self.bad_rows:
+            lines.append(f"  dropped: {_counts(self.bad_rows)}")
+        return "\n".join(lines)
+
+
+def load_pairs(
+    data: str,
+    *,
+    languages: Sequence[str] = (),
+    source_column: str | None = None,
+    reference_columns: Sequence[str] = (),
+    language_column: str | None = None,
+    spans: str | None = None,
+    max_characters: int = 1000,
+    allow_bad_rows: bool = False,
+) -> LoadedPairs:
+    """Read pairs, drop the bad rows, and make one pair of the rows with one source.
+
+    Args:
+        data: a tsv (without quoting), csv, jsonl or parquet file, a folder of such files, or a hub
+            data set such as `textdetox/multilingual_paradetox`. Splits of a hub data set are
+            pooled; those that are languages give the language of their rows.
+        languages: codes to keep; all if empty.
+        source_column: column of toxic sentences; by default the first of a known name.
+        reference_columns: columns of neutral sentences, or one column of lists of them; by default
+            those of a known name, such as `neutral1` to `neutral3`.
+        language_column: column of language codes; see `row_languages` for what comes in its place.
+        spans: file or folder of annotated toxic spans, joined by sentence (`load_spans`); a column
+            `spans` of the data itself counts as well.
+        max_characters: a source or reference with more characters makes its row a bad one.
+        allow_bad_rows: go on even if more than `MAX_BAD_SHARE` of the rows are bad.
+
+    White space in sentences is folded. A row without a reference that differs from the source
+    (after NFKC) is bad; single empty, missing or equal references beside good ones are left out.
+
+    Raises:
+        UserError: data that cannot be read, columns or languages that cannot be found, too many bad
+            rows, a language without pairs, or `spans` that fit none of the sources.
+    """
+    languages = tuple(dict.fromkeys(languages))
+    collector = _Collector(max_characters)
+    seen: set[str] = set()
+    for table in _tables(data, languages):
+        columns = _find_columns(table, source_column, reference_columns)
+        of_rows = row_languages(table, languages, language_column)
+        seen.update(filter(None, of_rows))
+        for row, language in zip(table.rows, of_rows, strict=True):
+            # A row that could not be cut may be of any language: it counts.
+            if row.problem or not language or not languages or language in languages:
+                collector.add(table.file, row, language, columns)
+    bad_rows = tuple(collector.bad_rows)
+    if len(bad_rows) > MAX_BAD_SHARE * collector.n_rows and not allow_bad_rows:
+        raise UserError(
+            f"{data}: {len(bad_rows)} of {collector.n_rows} rows are bad ({_counts(bad_rows)}; the "
+            f"first is {bad_rows[0]}), at most {MAX_BAD_SHARE:.0%} may be; mend them or allow them "
+            "(allow_bad_rows)"
+        )
+    there = {language for language, _ in collector.drafts}
+    for language in languages:
+        if language not in there:
+            others = seen - {language}
+            if Path(data).is_dir():
+                others.update(language_files(Path(data), TABLE_SUFFIXES))
+            raise UserError(
+                f"language {language!r}: {data} has no pairs for it, but for {listed(others)}"
+                f"{nearest(language, others)}; choose among them"
+            )
+    if not there:
+        raise UserError(f"{data}: no pairs; give data with toxic sentences and neutral ones")
+    if spans is not None:
+        _join_spans(collector.drafts, spans, sorted(there))
+    pairs = tuple(
+        Pair(source, tuple(draft.references), language, locate(source, list(draft.spans)))
+        for (language, source), draft in collector.drafts.items()
+    )
+    return LoadedPairs(pairs, bad_rows, collector.n_rows)
+
+
+class _Columns(NamedTuple):
+    source: int
+    references: tuple[int, ...]
+    spans: int | None
+
+
+@dataclass(slots=True)
+class _Draft:
+    # Dicts because they keep the order and hold nothing twice.
+    references: dict[str, None] = field(default_factory=dict)
+    spans: dict[str, None] = field(default_factory=dict)
+
+
+class _BadCell(Exception):
+    """Why a cell holds no sentence; the first argument is the reason, the second the detail."""
+
+    @property
+    def reason(self) -> str:
+        return str(self.args[0])
+
+    @property
+    def detail(self) -> str:
+        return str(self.args[1]) if len(self.args) > 1 else ""
+
+
+class _Collector:
+    """Takes rows one by one; holds the pairs in the making and the bad rows."""
+
+    def __init__(self, max_characters: int) -> None:
+        self.max_characters = max_characters
+        self.drafts: dict[tuple[str, str], _Draft] = {}
+        self.bad_rows: list[BadRow] = []
+        self.n_rows = 0
+
+    def add(self, file: str, row: Row, language: str | None, columns: _Columns) -> None:
+        self.n_rows += 1
+        try:
+            if row.problem:
+                raise _BadCell("not text", row.problem)
+            if not language:
+                raise _BadCell("missing language")
+            source = self._sentence(row.values[columns.source], "source")
+            references = self._references(row, columns, source)
+        except _BadCell as bad:
+            text = " | ".join(str(value) for value in row.values if value is not None)
+            self.bad_rows.append(BadRow(file, row.line, bad.reason, bad.detail, shown(text)))
+            return
+        draft = self.drafts.setdefault((language, source), _Draft())
+        draft.references.update(dict.fromkeys(references))
+        if columns.spans is not None:
+            strings = span_strings(row.values[columns.spans], language)
+            draft.spans.update(dict.fromkeys(strings))
+
+    def _references(self, row: Row, columns: _Columns, source: str) -> list[str]:
+        references: list[str] = []
+        fault = "missing reference"
+        for value in _flat(row.values[place] for place in columns.references):
+            try:
+                reference = self._sentence(value, "reference")
+            except _BadCell as bad:
+                if bad.reason in ("not text", "over-long"):
+                    raise
+                if fault == "missing reference":
+                    fault = bad.reason
+                continue
+            if unicodedata.normalize("NFKC", reference) == unicodedata.normalize("NFKC", source):
+                fault = "source equals reference"
+            else:
+                references.append(reference)
+        if not references:
+            raise _BadCell(fault)
+        return references
+
+    def _sentence(self, value: object, side: str) -> str:
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            raise _BadCell(f"missing {side}")
+        if not isinstance(value, str):
+            raise _BadCell("not text", f"the {side} is of type {type(value).__name__}")
+        if not value.isprintable():  # so there is something that may not be text
+            if undecodable(value):
+                raise _BadCell("not text", f"the {side} has bytes that are not UTF-8")
+            if control := _CONTROL.search(value):
+                code = f"U+{ord(control.group()):04X}"
+                raise _BadCell("not text", f"the {side} has the control character {code}")
+        if not _VISIBLE.search(value):
+            raise _BadCell(f"empty {side}")
+        sentence = fold_spaces(value)
+        if len(sentence) > self.max_characters:
+            length = f"the {side} has {len(sentence)} characters, at most {self.max_characters}"
+            raise _BadCell("over-long", length)
+        return sentence
+
+
+def _flat(values: Iterator[object]) -> Iterator[object]:
+    for value in values:
+        if isinstance(value, list | tuple):
+            yield from value
+        else:
+            yield value
+
+
+def _tables(data: str, languages: Sequence[str]) -> Iterator[Table]:
+    path = Path(data)
+    if path.is_dir():
+        for file in files_in(path, TABLE_SUFFIXES):
+            language = stem_language(file.stem)
+            # A file of another language need not be read.
+            if language is None or not languages or language in languages:
+                yield read_table(file)
+    elif path.exists() or not is_hub_name(data):
+        yield read_table(path)
+    else:
+        yield from read_hub(data)
+
+
+def _find_columns(
+    table: Table, source_column: str | None, reference_columns: Sequence[str]
+) -> _Columns:
+    if source_column is not None:
+        source = table.find(source_column, "source_column")
+    else:
+        source = _known_columns(table, _SOURCE_NAMES, "toxic sentence", "source_column")[0]
+    if reference_columns:
+        references = [table.find(name, "reference_columns") for name in reference_columns]
+    else:
+        references = _known_columns(
+            table, _REFERENCE_NAMES, "neutral sentence", "reference_columns"
+        )
+    if source in references:
+        raise UserError(
+            f"{table.file}: column {table.columns[source]!r} is both source and reference; "
+            "set source_column and reference_columns to different ones"
+        )
+    return _Columns(source, tuple(references), table.find_known(SPAN_COLUMNS))
+
+
+def _known_columns(
+    table: Table, patterns: Sequence[regex.Pattern], what: str, option: str
+) -> list[int]:
+    names = ["_".join(name.split()).casefold() for name in table.columns]
+    for pattern in patterns:
+        if places := [place for place, name in enumerate(names) if pattern.fullmatch(name)]:
+            return places
+    raise UserError(
+        f"{table.file}: no column is known to hold the {what}; it has {table.columns_shown()}; "
+        f"set {option} to one of them"
+    )
+
+
+def _join_spans(drafts: dict[tuple[str, str], _Draft], path: str, languages: Sequence[str]) -> None:
+    annotated = load_spans(path, languages)
+    joined = 0
+    for (language, source), draft in drafts.items():
+        strings = annotated.get((language, sentence_key(source)), [])
+        draft.spans.update(dict.fromkeys(strings))
+        joined += bool(strings)
+    if not joined:
+        raise UserError(
+            f"{path}: annotates none of the {len(drafts)} sources; give spans of the same "
+            "sentences or leave spans out"
+        )
+
+
+def _counts(bad_rows: Sequence[BadRow]) -> str:
+    counts = Counter(row.reason for row in bad_rows)
+    return ", ".join(f"{reason} {count}" for reason, count in counts.most_common())

@@ -1,0 +1,309 @@
+"""Tables of text from files and from the hub, each row with the line that it came from."""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import io
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import regex
+
+from detox_tune.errors import UserError
+
+LANGUAGES = (
+    "am", "ar", "de", "en", "es", "fr", "he", "hi", "hin", "it", "ja", "ru", "tt", "uk", "zh",
+)  # fmt: skip
+"""The codes of the `textdetox` data sets; `hin` is Hindi in Latin letters."""
+TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
+LEXICON_SUFFIXES = (*TABLE_SUFFIXES, ".txt")
+LANGUAGE_COLUMNS = ("language", "lang")
+
+_UNDECODABLE = regex.compile(r"\p{Cs}")
+_HUB_NAME = regex.compile(r"[\w.-]+/[\w.-]+")
+
+
+class Row(NamedTuple):
+    """One row of a table."""
+
+    line: int
+    """Line of its file, from 1, where line 1 holds the header; in parquet files and hub data sets,
+    which have no lines, its index from 0."""
+    values: tuple[object, ...]
+    """A value for each column of the table; None where there is none. Bytes that are not UTF-8
+    stand as lone surrogates. Of a row with a problem: what could be read."""
+    problem: str = ""
+    """Why it could not be cut into columns, else empty."""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of one file, or of one split of a hub data set."""
+
+    file: str
+    """How messages name it."""
+    stem: str
+    """Name of the file without folder and ending, or of the split; it may give the language."""
+    columns: tuple[str, ...]
+    rows: list[Row]
+
+    def find(self, name: str, option: str) -> int:
+        """Index of the column that the user calls for by name."""
+        if name not in self.columns:
+            raise UserError(
+                f"{self.file}: no column {name!r}; it has {self.columns_shown()}"
+                f"{nearest(name, self.columns)}; set {option} to one of them"
+            )
+        return self.columns.index(name)
+
+    def columns_shown(self) -> str:
+        """The names of its columns for a message."""
+        first = ", ".join(repr(shown(name, 30)) for name in self.columns[:12])
+        return first + (", …" if len(self.columns) > 12 else "")
+
+    def find_known(self, names: Iterable[str]) -> int | None:
+        """Index of the first of `names` that is a column, in any case, or None."""
+        there = [column.strip().casefold() for column in self.columns]
+        return next((there.index(name) for name in names if name in there), None)
+
+
+def read_table(path: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Table:
+    """Read a file by its ending.
+
+    tsv has no quoting: a `"` is a character. csv is quoted as usual. jsonl is an object a line,
+    txt has no header and one column, `text`. All are UTF-8, with or without a byte order mark;
+    blank lines are skipped, and an empty field of tsv or csv is None.
+
+    Raises:
+        UserError: no such file, another ending than `suffixes`, not UTF-8, damaged, or no rows.
+    """
+    suffix = path.suffix.lower()
+    if not path.is_file():
+        raise UserError(
+            f"{path}: no such file or folder{_nearest_file(path)}; give a path that exists"
+        )
+    if suffix not in suffixes:
+        raise UserError(
+            f"{path}: the ending {suffix!r} is not known; save the file as {', '.join(suffixes)}"
+        )
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
+    if not content.strip():
+        raise UserError(f"{path}: the file is empty; give one with rows")
+    if suffix == ".parquet":
+        columns, rows = _parquet(path, content)
+    else:
+        text = _decode(path, content)
+        reader = {".txt": _txt, ".tsv": _tsv, ".csv": _csv, ".jsonl": _jsonl}[suffix]
+        try:
+            columns, rows = reader(text)
+        except csv.Error as error:
+            raise UserError(f"{path}: not readable as csv ({error}); check its quotes") from error
+    if not rows:
+        raise UserError(f"{path}: the file has a header but no rows; give one with rows")
+    return Table(str(path), path.stem, columns, rows)
+
+
+def read_hub(name: str) -> list[Table]:
+    """Read every split of a data set of the Hugging Face hub, from its cache where it has it."""
+    import datasets  # takes seconds, and only this function needs it
+
+    try:
+        splits = datasets.load_dataset(name)
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"{name}: neither a file or folder here nor a data set that the hub gives ({reason}); "
+            "check the name and the connection, or give a path"
+        ) from error
+    return [
+        Table(
+            f"{name}[{split}]",
+            str(split),
+            tuple(rows.column_names),
+            [Row(*row) for row in enumerate(zip(*rows.with_format(None)[:].values(), strict=True))],
+        )
+        for split, rows in splits.items()
+    ]
+
+
+def is_hub_name(data: str) -> bool:
+    """Whether `data` reads as owner/name of a hub data set; a path that exists comes first."""
+    known = data.lower().endswith(LEXICON_SUFFIXES)
+    return bool(_HUB_NAME.fullmatch(data)) and not known and not data.startswith(".")
+
+
+def stem_language(stem: str) -> str | None:
+    """The language code that a name is, ends with or begins with: `en`, `paradetox_en`, `en-2`."""
+    parts = [part.casefold() for part in regex.split(r"[\W_]+", stem) if part]
+    return next((part for part in (*parts[-1:], *parts[:1]) if part in LANGUAGES), None)
+
+
+def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """The readable files of a folder, in order of name; at least one."""
+    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    if not files:
+        raise UserError(f"{folder}: the folder has no {', '.join(suffixes)} file; put one there")
+    return files
+
+
+def language_files(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
+    """The files of a folder by the language that their names give; others are left out."""
+    found: dict[str, list[Path]] = defaultdict(list)
+    for path in files_in(folder, suffixes):
+        if language := stem_language(path.stem):
+            found[language].append(path)
+    return dict(found)
+
+
+def row_languages(
+    table: Table, languages: Sequence[str], column: str | None = None
+) -> list[str | None]:
+    """The language code of each row, None where its cell is empty.
+
+    It comes from `column`, else from a column `language` or `lang`, else from the name of the file
+    or split, else it is the only one of `languages`.
+
+    Raises:
+        UserError: none of these tells, or `column` is not there.
+    """
+    if column is None:
+        place = table.find_known(LANGUAGE_COLUMNS)
+    else:
+        place = table.find(column, "language_column")
+    if place is not None:
+        cells = [None if row.problem else row.values[place] for row in table.rows]
+        return [cell.strip().casefold() if isinstance(cell, str) else None for cell in cells]
+    language = stem_language(table.stem) or (languages[0] if len(languages) == 1 else None)
+    if language is None:
+        raise UserError(
+            f"{table.file}: its language is not known; name it by its code, such as en.tsv, "
+            "add a column `language`, or choose one language"
+        )
+    return [language] * len(table.rows)
+
+
+def listed(languages: Iterable[str]) -> str:
+    """Language codes for a message."""
+    return ", ".join(sorted(languages)) or "none"
+
+
+def nearest(name: str, options: Iterable[str]) -> str:
+    """`, nearest is 'x'` for an error message, or nothing if no option is like `name`."""
+    close = difflib.get_close_matches(name, list(options), n=1)
+    return f", nearest is {close[0]!r}" if close else ""
+
+
+def undecodable(text: str) -> bool:
+    """Whether bytes of the file that this text comes from are not UTF-8."""
+    return bool(_UNDECODABLE.search(text))
+
+
+def shown(text: str, width: int = 60) -> str:
+    """Text as a message shows it: one line, at most `width` characters, nothing invisible."""
+    text = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text[: width + 1])
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def _nearest_file(path: Path) -> str:
+    folder = path.parent
+    return nearest(path.name, [p.name for p in folder.iterdir()]) if folder.is_dir() else ""
+
+
+def _decode(path: Path, content: bytes) -> str:
+    remedy = "save it as UTF-8"
+    if content.startswith((b"\xff\xfe", b"\xfe\xff")) or b"\0" in content[:4096]:
+        raise UserError(f"{path}: not UTF-8 text; {remedy}")
+    text = content.decode("utf-8-sig", errors="surrogateescape")
+    if undecodable(text.partition("\n")[0]):
+        raise UserError(f"{path}:1: bytes that are not UTF-8; {remedy}")
+    return text
+
+
+def _lines(text: str) -> Iterator[tuple[int, str]]:
+    # Not splitlines(): it also cuts at characters that belong to the text, such as U+2028.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line := line.removesuffix("\r"):
+            yield number, line
+
+
+_Content = tuple[tuple[str, ...], list[Row]]
+
+
+def _txt(text: str) -> _Content:
+    return ("text",), [Row(number, (line,)) for number, line in _lines(text)]
+
+
+def _tsv(text: str) -> _Content:
+    return _with_header((number, line.split("\t")) for number, line in _lines(text))
+
+
+def _csv(text: str) -> _Content:
+    reader = csv.reader(io.StringIO(text, newline=""))
+
+    def rows() -> Iterator[tuple[int, list[str]]]:
+        # A quoted field may hold line ends; a row is named by its first line.
+        line = 1
+        for fields in reader:
+            if fields:
+                yield line, fields
+            line = reader.line_num + 1
+
+    return _with_header(rows())
+
+
+def _with_header(numbered: Iterator[tuple[int, list[str]]]) -> _Content:
+    _, header = next(numbered, (0, []))
+    width = len(header)
+    rows = []
+    for line, fields in numbered:
+        problem = "" if len(fields) == width else f"{len(fields)} fields, the header has {width}"
+        rows.append(Row(line, tuple(field or None for field in fields), problem))
+    return tuple(header), rows
+
+
+def _jsonl(text: str) -> _Content:
+    columns: dict[str, None] = {}
+    objects: list[tuple[int, str, object]] = []
+    for number, line in _lines(text):
+        try:
+            record = json.loads(line)
+        except ValueError:
+            record = None
+        if isinstance(record, dict):
+            columns.update(dict.fromkeys(record))
+        objects.append((number, line, record))
+    rows = []
+    for number, line, record in objects:
+        if isinstance(record, dict):
+            rows.append(Row(number, tuple(record.get(column) for column in columns)))
+        elif line.strip():
+            rows.append(Row(number, (line,), "not a JSON object"))
+    return tuple(columns), rows
+
+
+def _parquet(path: Path, content: bytes) -> _Content:
+    try:
+        table = pq.ParquetFile(pa.BufferReader(content)).read()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: not a readable parquet file; write it anew") from error
+    columns = [_values(column) for column in table.columns]
+    rows = [Row(*row) for row in enumerate(zip(*columns, strict=True))]
+    return tuple(table.column_names), rows
+
+
+def _values(column: pa.ChunkedArray) -> list[object]:
+    try:
+        return list(column.to_pylist())
+    except UnicodeDecodeError:
+        raw = column.cast(pa.large_binary()).to_pylist()
+        return [None if v is None else v.decode("utf-8", errors="surrogateescape") for v in raw]

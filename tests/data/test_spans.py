@@ -1,0 +1,148 @@
+"""Annotated spans: reading them and finding them in their sentences."""
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detox_tune.data.spans import load_spans, locate, span_strings
+from detox_tune.data.text import sentence_key
+from detox_tune.errors import UserError
+
+
+def located(source: str, *strings: str) -> list[str]:
+    return [source[start:end] for start, end in locate(source, strings)]
+
+
+@pytest.mark.parametrize(
+    ("source", "strings", "expected"),
+    [
+        ("you IDIOT, idiot!", ["Idiot"], ["IDIOT", "idiot"]),
+        ("class ass", ["ass"], ["ass"]),
+        ("#LandderVollidioten", ["Vollidioten"], ["Vollidioten"]),
+        ("one suck - ass move", ["suck-ass"], ["suck - ass"]),
+        ("piece  of\tshit", ["piece of shit"], ["piece  of\tshit"]),
+        ("das ist sch\u006f\u0308n STRASSE", ["sch\u00f6n", "straße"], ["scho\u0308n", "STRASSE"]),
+        ("ＩＤＩＯＴ ﬁsh", ["idiot", "fish"], ["ＩＤＩＯＴ", "ﬁsh"]),
+        ("fucking idiot", ["fucking", "idiot", "fucking idiot"], ["fucking idiot"]),
+        ("尽管浪，谁是狗", ["浪", "狗"], ["浪", "狗"]),
+        ("जेहादी सूअर आस", ["जेहादी सूअर"], ["जेहादी सूअर"]),
+        ("was so nice", ["ass"], []),
+        ("get this ldiot", ["idiot", "", "  "], []),
+        ("", ["idiot"], []),
+        ("idiot", [], []),
+        ("don’t be", ["DON'T"], ["don’t"]),
+        ("aaa", ["a"], ["a", "a", "a"]),
+    ],
+)
+def test_locate(source: str, strings: list[str], expected: list[str]) -> None:
+    assert located(source, *strings) == expected
+
+
+@given(st.text("ab ,", min_size=1, max_size=12), st.data())
+def test_what_is_cut_from_a_sentence_is_found_in_it(source: str, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(source) - 1))
+    end = data.draw(st.integers(start + 1, len(source)))
+    string = source[start:end]
+    spans = locate(source, [string])
+    # The very place, or others where it stands as whole words.
+    assert bool(spans) == bool(string.strip())
+    for s, e in spans:
+        assert source[s:e].replace(" ", "") == string.replace(" ", "")
+
+
+@given(st.text(max_size=20), st.lists(st.text(max_size=4), max_size=4))
+def test_located_spans_are_sorted_disjoint_and_inside(source: str, strings: list[str]) -> None:
+    place = 0
+    for start, end in locate(source, strings):
+        assert place <= start < end <= len(source)
+        place = end
+
+
+@pytest.mark.parametrize(
+    ("value", "language", "strings"),
+    [
+        ("one, two words ,three", "en", ["one", "two words", "three"]),
+        ("a، b；c、d", "ar", ["a", "b", "c", "d"]),
+        ("拉黑 恶心，狗", "zh", ["拉黑", "恶心", "狗"]),
+        (["a, b", " c ", None], "en", ["a, b", "c"]),
+        ("None", "es", []),
+        (["none", "idiot"], "es", ["idiot"]),
+        ("", "en", []),
+        (None, "en", []),
+        (float("nan"), "en", []),
+    ],
+)
+def test_span_strings(value: object, language: str, strings: list[str]) -> None:
+    assert span_strings(value, language) == strings
+
+
+HEADER = "Sentence\tNegative Connotations\n"
+
+
+def test_load_a_folder_of_languages(tmp_path: Path) -> None:
+    (tmp_path / "en.tsv").write_text(f"{HEADER}You idiot .\tidiot\nA jerk!\tjerk, a\nFine.\t\n")
+    (tmp_path / "de.tsv").write_text(f"{HEADER}Du Trottel\tTrottel\n")
+    both = load_spans(tmp_path, ["en", "de", "fr"])
+    assert both == {
+        ("en", sentence_key("you idiot")): ["idiot"],
+        ("en", sentence_key("a jerk")): ["jerk", "a"],
+        ("de", sentence_key("du trottel")): ["Trottel"],
+    }
+    assert set(load_spans(tmp_path, ["de"])) == {("de", "dutrottel")}
+
+
+def test_load_one_file_in_several_forms(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("text,spans,lang\nyou idiot,idiot,en\nTrottel,Trottel,de\n")
+    assert load_spans(tmp_path / "x.csv", ["en"]) == {("en", "youidiot"): ["idiot"]}
+    pq.write_table(
+        pa.table({"source": ["a b"], "toxic_spans": [["a", "b"]]}), tmp_path / "en.parquet"
+    )
+    assert load_spans(str(tmp_path / "en.parquet"), ["en"]) == {("en", "ab"): ["a", "b"]}
+    (tmp_path / "plain.tsv").write_text(f"{HEADER}ein Depp\tDepp\n")
+    assert load_spans(tmp_path / "plain.tsv", ["de"]) == {("de", "eindepp"): ["Depp"]}
+
+
+def test_annotations_of_two_spellings_are_joined(tmp_path: Path) -> None:
+    (tmp_path / "en.tsv").write_text(f"{HEADER}You jerk .\tjerk\nyou jerk\tjerk, you\n")
+    assert load_spans(tmp_path, ["en"]) == {("en", "youjerk"): ["jerk", "you"]}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("text\tlabel\na\tb\n", "need the columns .* but it has 'text', 'label'; rename them"),
+        (f"{HEADER}a\n", r"en\.tsv:2: 1 fields, the header has 2; mend or delete the row"),
+        (f"{HEADER}a\t\n", "no annotated spans for en; give spans"),
+    ],
+)
+def test_annotations_that_cannot_be_used(tmp_path: Path, content: str, message: str) -> None:
+    (tmp_path / "en.tsv").write_text(content)
+    for path in (tmp_path, tmp_path / "en.tsv"):
+        with pytest.raises(UserError, match=message):
+            load_spans(path, ["en"])
+
+
+def test_missing_annotations(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such file or folder"):
+        load_spans(tmp_path / "spans", ["en"])
+    (tmp_path / "en.tsv").write_text(f"{HEADER}a\tb\n")
+    with pytest.raises(UserError, match="no annotated spans for fr"):
+        load_spans(tmp_path, ["fr"])
+
+
+@pytest.mark.parametrize("language", ["de", "zh"])
+def test_nearly_all_published_spans_are_located(shared_data: Path, language: str) -> None:
+    path = shared_data / "multilingual_toxic_spans" / f"{language}.parquet"
+    annotated = load_spans(path, [language])
+    sentences = pq.read_table(path)["Sentence"].to_pylist()
+    total = missing = 0
+    for sentence in sentences:
+        for string in annotated.get((language, sentence_key(sentence)), []):
+            total += 1
+            missing += not locate(sentence, [string])
+    assert total > 1000
+    assert missing / total < 0.01
