@@ -1,3 +1,3 @@
-"""detox_tune: search for the fine-tuning that makes a small model really rewrite toxic sentences."""
+"""Search for the fine-tuning that makes a small model really rewrite toxic sentences."""
 
 __version__ = "0.1.0"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from typing import NoReturn
 
@@ -24,7 +26,7 @@ def run_command(main: Callable[[], int]) -> NoReturn:
 
     An interrupt exits with 130, as shells expect.
     """
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    _quiet()
     try:
         code = main()
     except UserError as error:
@@ -34,3 +36,23 @@ def run_command(main: Callable[[], int]) -> NoReturn:
         print("interrupted", file=sys.stderr)
         code = 130
     sys.exit(code)
+
+
+def _quiet() -> None:
+    """Keep the libraries' own notices off the screen; must run before they are imported."""
+    warnings.filterwarnings("ignore")
+    # bitsandbytes warns at import, on some processors, that it lacks a kernel that we do not use
+    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
+    logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # failed trials are in our table
+    quiet = {
+        "TOKENIZERS_PARALLELISM": "false",
+        "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables
+        "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+        "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",
+        "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        # Ray authenticates with a token by default, and says so on the screen unless asked to
+        "RAY_AUTH_MODE": "token",
+    }
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)

@@ -49,11 +49,11 @@ class TrialConfig(_Settings):
     """The settings of one trial: adapter, input, loss and optimiser."""
 
     lora: LoraApproach = "second"
-    """LoRA approach: `first` adapts q and v, `second` q, k, v and o (r 8, alpha 16, dropout 0.05)."""
+    """LoRA approach: `first` adapts q and v, `second` q, k, v, o (r 8, alpha 16, dropout 0.05)."""
     task_prefix: str = "detoxify: "
     """Text put before every source sentence; empty for none."""
     mask_strategy: MaskStrategy = "none"
-    """Which label positions are trained: all, toxic ones, those and neighbours, or all but toxic."""
+    """Label positions that are trained: all, toxic ones, those and neighbours, all but toxic."""
     mask_anchor: MaskAnchor | None = None
     """What makes a position toxic: `edits` (default) or `labels` alone; read by toxic_* masks."""
     context_window: Annotated[int, Field(ge=1)] | None = None
@@ -154,14 +154,14 @@ class SearchConfig(_Settings):
     reduction_factor: Annotated[float, Field(gt=1.0)] = 3.0
     """ASHA keeps about one in this many trials at each rung."""
     collapse_grace: PositiveInt = 100
-    """Steps before a trial may be stopped for identity collapse."""
+    """Steps after which a trial may be stopped for identity collapse."""
     collapse_threshold: Rate = 0.6
     """Copy rate from which a trial that does not improve counts as collapsed."""
     max_copy_rate: Rate = 0.10
     """Highest validation copy rate that a winner may have."""
 
     address: str | None = None
-    """Ray cluster to join (`auto`, `ray://host:port`); None starts Ray on this machine."""
+    """Ray cluster to join (`auto` on its head, or host:port); None starts Ray on this machine."""
     gpus_per_trial: NonNegativeFloat = 0.0
     """GPUs of a trial; fractions share a GPU."""
     cpus_per_trial: PositiveFloat = 1.0

@@ -12,11 +12,14 @@ from detox_tune.data.readers import (
     LANGUAGE_COLUMNS,
     LEXICON_SUFFIXES,
     Table,
+    is_hub_name,
     language_files,
     listed,
     nearest,
+    read_hub,
     read_table,
     row_languages,
+    stem_language,
     undecodable,
 )
 from detox_tune.data.text import (
@@ -80,7 +83,8 @@ class Lexicon:
         """Read the lexicon of each of `languages`.
 
         Args:
-            path: a folder with a file for each language (`en.parquet`, `uk.txt`, ...), or one file.
+            path: a folder with a file for each language (`en.parquet`, `uk.txt`, ...), one file, or
+                a hub data set whose splits are languages.
                 A `.txt` holds an entry a line; tsv, csv, jsonl and parquet hold them in the column
                 `text` or in their only column. One file serves the languages of its `language`
                 column, else the language that its name gives, else the only one asked for.
@@ -89,16 +93,10 @@ class Lexicon:
         Raises:
             UserError: no such file, not readable, no entries, or a language without a lexicon.
         """
-        path = Path(path)
-        there: Collection[str]
-        if path.is_dir():
-            files = there = language_files(path, LEXICON_SUFFIXES)
-            paths = [file for language in languages for file in files.get(language, [])]
-        else:
-            there, paths = (), [path]
+        there, tables = _tables(path, languages)
         entries: dict[str, list[str]] = {}
-        for file in paths:
-            for language, entry in _entries(read_table(file, LEXICON_SUFFIXES), languages):
+        for table in tables:
+            for language, entry in _entries(table, languages):
                 entries.setdefault(language, []).append(entry)
         there = there or entries
         for language in languages:
@@ -158,6 +156,18 @@ class Lexicon:
                 f"language {language!r}: this lexicon has entries for "
                 f"{listed(self.languages)} only; add a list for it"
             )
+
+
+def _tables(path: str | Path, languages: Sequence[str]) -> tuple[Collection[str], list[Table]]:
+    """The languages that a folder or hub data set has, and the tables of those asked for."""
+    if not Path(path).exists() and is_hub_name(str(path)):
+        splits = {stem_language(table.stem) or table.stem: table for table in read_hub(str(path))}
+        return splits, [table for language, table in splits.items() if language in languages]
+    if not Path(path).is_dir():
+        return (), [read_table(Path(path), LEXICON_SUFFIXES)]
+    files = language_files(Path(path), LEXICON_SUFFIXES)
+    paths = [file for language in languages for file in files.get(language, [])]
+    return files, [read_table(file, LEXICON_SUFFIXES) for file in paths]
 
 
 # The first piece of each entry leads to the entries that it begins, so that a lookup does not

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from pathlib import Path
 from typing import Literal
@@ -42,7 +41,7 @@ def load_base(
         UserError: if there is no such checkpoint, it is not of the T5 family, or is damaged.
     """
     tokenizer = load_tokenizer(name)
-    _quiet_libraries()
+    quiet_libraries()
     options: dict[str, object] = {"dtype": torch.float32}
     if quantization == "nf4":
         options = {"dtype": torch.bfloat16, "quantization_config": nf4_settings()}
@@ -68,7 +67,7 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
             f"base_model={name!r} is no checkpoint: the folder must hold config.json, weights and "
             "a tokenizer; give such a folder, a hub name, or `pocket`"
         )
-    _quiet_libraries()
+    quiet_libraries()
     try:
         config = AutoConfig.from_pretrained(name)
         if config.model_type not in T5_FAMILY:
@@ -120,11 +119,10 @@ def _keep_trainable_after_evaluation(model: PreTrainedModel) -> None:
             module.support_avx512bf16_for_cpu = False
 
 
-def _quiet_libraries() -> None:
+def quiet_libraries() -> None:
     """Keep notices about optional kernels and tied weights off the user's screen."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
-    logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
 
 
 def _cannot_load(name: str, error: Exception) -> str:

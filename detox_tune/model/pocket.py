@@ -1,10 +1,10 @@
 """The pocket base: an mT5 small enough to be pre-trained on a laptop, and to show the collapse.
 
-Architecture and special tokens are mT5's (gated feed-forward, untied head, sentinels, pad 0, end 1);
-vocabulary and weights are made here from given sentences. Pre-training is denoising (Raffel et al.,
-2020): pieces are dropped or replaced, at times a span becomes a sentinel, and the target is the clean
-sentence, so that the base ends up copying whatever it is given, which is the state that a large
-multilingual model is in before it is tuned for detoxification.
+Architecture and special tokens are mT5's (gated feed-forward, untied head, sentinels, pad 0, end
+1); vocabulary and weights are made here from given sentences. Pre-training is denoising (Raffel et
+al., 2020): pieces are dropped or replaced, at times a span becomes a sentinel, and the target is
+the clean sentence, so that the base ends up copying whatever it is given, which is the state that a
+large multilingual model is in before it is tuned for detoxification.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from platformdirs import user_cache_path
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Tokenizer
 
 from detox_tune.errors import UserError
-from detox_tune.model.base import sentinel_ids
+from detox_tune.model.base import quiet_libraries, sentinel_ids
 
 RECIPE = 1
 """Raised whenever a change here makes other weights from the same sentences."""
@@ -49,7 +49,7 @@ def pocket_base(
     cache: Path | None = None,
     progress: Callable[[int], None] | None = None,
 ) -> Path:
-    """The folder of the pocket base for these sentences; built on first use, then taken from a cache.
+    """The folder of the pocket base for these sentences; built on first use, then cached.
 
     Args:
         sentences: what it learns to copy; natural ones, since what precedes must help to predict.
@@ -97,6 +97,7 @@ def _build(
     folder: Path,
     progress: Callable[[int], None] | None,
 ) -> None:
+    quiet_libraries()
     tokenizer = train_tokenizer(sentences, vocabulary, folder)
     ids = [x for x in tokenizer(list(sentences)).input_ids if 2 < len(x) <= _LONGEST]
     if len(ids) < _BATCH:

@@ -6,6 +6,7 @@ import re
 import time
 from pathlib import Path
 
+import datasets
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -326,3 +327,15 @@ def test_a_sentence_takes_far_less_than_a_millisecond(
     for text in texts:
         all_lexicons.spans(text, "ru")
     assert (time.process_time() - start) / len(texts) < 0.001
+
+
+def test_load_a_hub_data_set_whose_splits_are_languages(monkeypatch: pytest.MonkeyPatch) -> None:
+    splits = {
+        language: datasets.Dataset.from_dict({"text": words})
+        for language, words in (("en", ["idiot", "moron"]), ("es", ["tonto"]))
+    }
+    monkeypatch.setattr(datasets, "load_dataset", {"owner/words": splits}.__getitem__)
+    assert len(Lexicon.load("owner/words", ["en", "es"])) == 3
+    assert Lexicon.load("owner/words", ["es"]).languages == ("es",)
+    with pytest.raises(UserError, match="'de': owner/words has lexicons for en, es only"):
+        Lexicon.load("owner/words", ["de"])

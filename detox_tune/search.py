@@ -1,0 +1,77 @@
+"""python -m detox_tune.search: from a YAML space to an exported adapter."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from detox_tune.cli import OneLineParser, run_command
+
+DEFAULT_SPACE = Path("search_spaces/pocket.yaml")
+
+# flag -> (setting, type, help); the settings' rules and defaults stand in SearchConfig
+_FLAGS: tuple[tuple[str, type, str], ...] = (
+    ("--trials", int, "settings to try"),
+    ("--steps", int, "optimiser steps of a trial that runs to its end"),
+    ("--data", str, "pairs: a tsv, csv, jsonl or parquet file, a folder, or a hub data set"),
+    ("--lexicon", str, "toxic words: a file, or a folder with one file per language"),
+    ("--base-model", str, "`pocket`, or a T5-family checkpoint by hub name or path"),
+    ("--seed", int, "decides sampling, splits, adapters, data order and dropout"),
+    ("--address", str, "Ray cluster to join: `auto` on its head, or host:port"),
+    ("--gpus-per-trial", float, "GPUs of a trial; fractions share a GPU"),
+    ("--name", str, "name of the run; default: <space>-<time>"),
+    ("--out", str, "folder that holds runs; default: results"),
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code: 0, or 1 if no trial is good enough to export."""
+    options = _parser().parse_args(arguments)
+    # Imported late, so that --help and wrong flags answer at once.
+    from detox_tune.tuning import run
+    from detox_tune.tuning.space_file import load_space
+
+    config, space = load_space(options.space, _overrides(options))
+    if options.dry_run:
+        run.dry_run(config, space)
+        return 0
+    return run.search(config, space)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="python -m detox_tune.search",
+        description="Search for the fine-tuning that rewrites toxic sentences instead of copying "
+        "them: trials on Ray, collapsed ones pruned, the best adapter exported to OUT/NAME/best.",
+    )
+    parser.add_argument(
+        "space",
+        nargs="?",
+        type=Path,
+        default=DEFAULT_SPACE,
+        help=f"search space, a YAML file (default: {DEFAULT_SPACE})",
+    )
+    for flag, kind, text in _FLAGS:
+        parser.add_argument(flag, type=kind, help=text, metavar=kind.__name__.upper())
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the resolved search, the first trials and what their masks train; run nothing",
+    )
+    return parser
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """The settings that flags give; the run's name always, since every run has its own folder."""
+    settings = {flag.removeprefix("--").replace("-", "_") for flag, _, _ in _FLAGS}
+    given = {name: value for name, value in vars(options).items() if name in settings}
+    given = {name: value for name, value in given.items() if value is not None}
+    now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    return {"name": f"{options.space.stem}-{now}", **given}
+
+
+if __name__ == "__main__":
+    run_command(main)

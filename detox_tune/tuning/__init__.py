@@ -1,0 +1,1 @@
+"""The search on Ray: space, trials, scheduler, searcher, results and export."""

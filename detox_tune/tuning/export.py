@@ -1,0 +1,168 @@
+"""The winner as a folder of its own: adapter in PEFT's format, model card, metrics, samples."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from detox_tune import __version__
+from detox_tune.config import SearchConfig
+from detox_tune.data.lexicon import Lexicon
+from detox_tune.data.pairs import Pair
+from detox_tune.evaluation.scores import (
+    Evaluation,
+    Scorers,
+    copy_outputs,
+    delete_outputs,
+    score_outputs,
+)
+from detox_tune.evaluation.system import rewrite
+from detox_tune.files import write_json, write_table, write_text
+from detox_tune.model.base import load_base
+from detox_tune.tuning.results import SCORES, Winner
+from detox_tune.tuning.task import Task
+
+ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
+N_SAMPLES = 20
+Scores = dict[str, float]
+
+
+def export_winner(
+    winner: Winner, search: SearchConfig, task: Task, test: Sequence[Pair], folder: Path
+) -> dict[str, Any]:
+    """Write `folder` (best/), load the adapter from it, and score that on the test split, once.
+
+    The adapter is read back from disk into a freshly loaded base, so the scores are those of what
+    a user gets; its validation scores stand beside the reported ones.
+
+    Returns:
+        The content of metrics.json: `settings`, `validation` (reported and reloaded) and `test`
+        with the scores of `tuned`, `base` (untuned), `copy` and `delete`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with winner.checkpoint.as_directory() as checkpoint:
+        for name in ADAPTER_FILES:
+            shutil.copyfile(Path(checkpoint) / name, folder / name)
+    device = "cuda" if search.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
+    base, tokenizer = load_base(task.base, quantization=search.quantization, device=device)
+
+    def outputs(model: Any, pairs: Sequence[Pair]) -> list[str]:
+        prefix = winner.settings.task_prefix
+        return rewrite(model, tokenizer, pairs, task_prefix=prefix, max_tokens=search.max_tokens)
+
+    systems = {
+        "copy": copy_outputs(test),
+        "delete": delete_outputs(test, task.lexicon),
+        "base": outputs(base, test),
+    }
+    adapted = PeftModel.from_pretrained(base, str(folder))
+    systems["tuned"] = outputs(adapted, test)
+    scored = {name: _score(texts, test, task) for name, texts in systems.items()}
+    reloaded = _score(outputs(adapted, task.validation), task.validation, task).summary()
+    metrics = {
+        "trial": winner.trial,
+        "settings": winner.settings.model_dump(),
+        "base_model": search.base_model,
+        "quantization": search.quantization,
+        "max_tokens": search.max_tokens,
+        "scorers": task.scorers.name,
+        "validation": {
+            "reported": {name: winner.report[name] for name in (*SCORES, "step")},
+            "reloaded": reloaded,
+        },
+        "test": {name: evaluation.summary() for name, evaluation in reversed(scored.items())},
+    }
+    write_json(folder / "metrics.json", metrics)
+    _write_samples(folder / "samples.tsv", systems["tuned"], scored["tuned"], test)
+    write_text(folder / "README.md", model_card(metrics, search, len(test)))
+    return metrics
+
+
+def _score(outputs: Sequence[str], pairs: Sequence[Pair], task: Task) -> Evaluation:
+    return score_outputs(outputs, pairs, lexicon=task.lexicon, scorers=task.scorers)
+
+
+def baseline_scores(
+    pairs: Sequence[Pair], *, lexicon: Lexicon, scorers: Scorers
+) -> dict[str, Scores]:
+    """Scores of the untouched copy and of deleting the lexicon's words."""
+    systems = {"copy": copy_outputs(pairs), "delete": delete_outputs(pairs, lexicon)}
+    return {
+        name: score_outputs(outputs, pairs, lexicon=lexicon, scorers=scorers).summary()
+        for name, outputs in systems.items()
+    }
+
+
+def _write_samples(
+    path: Path, outputs: Sequence[str], scored: Evaluation, pairs: Sequence[Pair]
+) -> None:
+    """Outputs evenly spread over the test split, so that every language is among them."""
+    stride = max(1, len(pairs) // N_SAMPLES)
+    rows = [
+        {
+            "language": pairs[i].language,
+            "source": pairs[i].source,
+            "output": outputs[i],
+            "reference": pairs[i].references[0],
+            "label": str(scored.labels[i]),
+            "j": f"{scored.j[i]:.3f}",
+        }
+        for i in range(0, len(pairs), stride)
+    ][:N_SAMPLES]
+    columns = ("language", "source", "output", "reference", "label", "j")
+    write_table(path, rows, columns, delimiter="\t")
+
+
+def score_table(systems: dict[str, Scores]) -> str:
+    """Scores of systems as a Markdown table."""
+    names = ("j", "sta", "sim", "fl", "copy_rate", "exact_copy_rate")
+    lines = [f"| system | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
+    for system, scores in systems.items():
+        lines.append(f"| {system} | {' | '.join(f'{scores[name]:.3f}' for name in names)} |")
+    return "\n".join(lines)
+
+
+def model_card(metrics: dict[str, Any], search: SearchConfig, n_test: int) -> str:
+    """README.md of an exported adapter, with the metadata that the hub reads."""
+    settings = "\n".join(
+        f"| {name} | `{value!r}` |"
+        for name, value in metrics["settings"].items()
+        if value is not None
+    )
+    hub_base = "" if search.base_model == "pocket" else f"base_model: {search.base_model}\n"
+    return f"""---
+library_name: peft
+{hub_base}tags: [text-detoxification, lora]
+---
+# Detoxification adapter
+
+A LoRA adapter that rewrites toxic sentences, found by detox_tune {__version__} (trial
+`{metrics["trial"]}` of the search `{search.name}`). Base model: `{search.base_model}`, loaded with
+quantization `{search.quantization}`. Put the task prefix {metrics["settings"]["task_prefix"]!r}
+before every sentence and decode greedily.
+
+## Scores on the test split ({n_test} sentences, {metrics["scorers"]} scorers)
+
+{score_table(metrics["test"])}
+
+j is the mean of STA x SIM x FL. `base` is the untuned model, `copy` the untouched source, `delete`
+the source without the lexicon's words. The embedded scorers (a classifier fitted on the training
+split, chrF for meaning and fluency) compare systems within this run; they are not the official
+models of a shared task.
+
+## Settings
+
+| setting | value |
+|---|---|
+{settings}
+
+## Limits
+
+Outputs can still be toxic, can lose meaning, and reflect the training data; twenty of them, good
+and bad, are in samples.tsv. Have a person check what matters.
+"""

@@ -1,0 +1,261 @@
+"""A search on the terminal: what runs, how it does, why it was stopped, how long it takes."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial
+from rich.console import Console, Group
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+_REFRESH_SECONDS = 0.25
+_LINES_AROUND = 5
+"""Lines of the live view that are not rows: headline, head of the table, cursor."""
+_STYLES = {
+    "waiting": "dim",
+    "running": "cyan",
+    "finished": "green",
+    "asha": "yellow",
+    "collapse": "magenta",
+    "failed": "red",
+}
+
+
+class SearchProgress(Callback):
+    """A live table on a terminal; elsewhere one plain line for each trial that ends.
+
+    Reads the trials' last results: `step`, `j`, `copy_rate`, `feasible_j` (the best of it is shown
+    as `best j`; a number that is not above 0 counts as none), and `ended` and `ended_reason` as
+    `CollapseScheduler` writes them. Rows that a terminal has no room for are left out while the
+    search runs, oldest ended ones first; when it ends the whole table is left standing.
+
+    Args:
+        max_steps: training steps of a trial that runs to its end.
+        searched: names of the settings to show, those that trials differ in.
+        console: where to write; stderr by default.
+    """
+
+    def __init__(
+        self, max_steps: int, searched: Sequence[str], console: Console | None = None
+    ) -> None:
+        self._max_steps = max_steps
+        self._searched = tuple(searched)
+        self._console = console or Console(stderr=True)
+        self._live: Live | None = None
+        self._trials: dict[str, Trial] = {}  # in order of their first start, unlike Tune's list
+        self._ended: set[str] = set()
+        self._total = 0
+        self._started = self._refreshed = 0.0
+        self._steps_before: int | None = None
+
+    def __reduce__(self) -> tuple[type[SearchProgress], tuple[int, tuple[str, ...]]]:
+        """What Tune pickles, to continue a search in another process: no console can travel."""
+        return SearchProgress, (self._max_steps, self._searched)
+
+    def setup(
+        self,
+        stop: Any = None,
+        num_samples: int | None = None,
+        total_num_samples: int | None = None,
+        **info: Any,
+    ) -> None:
+        """Start the clock and, on a terminal, the live view."""
+        self._total = total_num_samples or 0
+        self._started = time.monotonic()
+        if self._console.is_terminal and not self._console.is_dumb_terminal:
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Redraw, at most a few times a second."""
+        self._note(trials)
+        if self._live and time.monotonic() - self._refreshed >= _REFRESH_SECONDS:
+            self._refreshed = time.monotonic()
+            room = max(1, self._console.height - _LINES_AROUND)
+            self._live.update(self._view(room), refresh=True)
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A trial finished or was stopped."""
+        self._end(trials, trial)
+
+    def on_trial_error(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A trial failed for good."""
+        self._end(trials, trial)
+
+    def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
+        """Leave the whole table on the terminal."""
+        self._note(trials)
+        if self._live:
+            self._live.update(self._view(None), refresh=True)
+            self._live.stop()
+            self._live = None
+
+    def _note(self, trials: list[Trial]) -> None:
+        for trial in trials:
+            self._trials.setdefault(trial.trial_id, trial)
+            # Also those of an earlier run that is continued, for which no hook is called.
+            if trial.status in (Trial.TERMINATED, Trial.ERROR):
+                self._ended.add(trial.trial_id)
+        if self._steps_before is None:
+            self._steps_before = sum(map(_step, self._trials.values()))
+
+    def _end(self, trials: list[Trial], trial: Trial) -> None:
+        self._note(trials)
+        self._ended.add(trial.trial_id)
+        if self._live is None:
+            line = f"[{len(self._ended)}/{self._total}] {trial} {self._plain(trial)}"
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _plain(self, trial: Trial) -> str:
+        result = trial.run_metadata.last_result
+        return (
+            f"{self._state(trial)} at step {_step(trial)}/{self._max_steps}: "
+            f"j {_number(result.get('j'))}, copy rate {_number(result.get('copy_rate'))}, "
+            f"best j {_number(_best(trial))} ({settings(trial.config, self._searched)}): "
+            f"{result.get('ended_reason', '')}"
+        )
+
+    def _state(self, trial: Trial) -> str:
+        if trial.trial_id in self._ended:
+            return str(trial.run_metadata.last_result.get("ended", "interrupted"))
+        return "running" if trial.status == Trial.RUNNING else "waiting"
+
+    def _view(self, room: int | None) -> Group:
+        """The headline and the table; all rows of it, or as many as there is room for."""
+        return Group(Text(self._headline()), self._table(self._shown(room), fold=room is None))
+
+    def _shown(self, room: int | None) -> list[Trial]:
+        trials = list(self._trials.values())
+        if room is None or len(trials) <= room:
+            return trials
+        ended_first = sorted(trials, key=lambda trial: trial.trial_id not in self._ended)
+        keep = {trial.trial_id for trial in ended_first[-room:]}
+        return [trial for trial in trials if trial.trial_id in keep]
+
+    def _headline(self) -> str:
+        trials = self._trials.values()
+        counts = Counter(self._state(trial) for trial in trials)
+        states = ", ".join(
+            f"{counts[state]} {state}" for state in (*_STYLES, "interrupted") if counts[state]
+        )
+        elapsed = time.monotonic() - self._started
+        left = seconds_left(
+            elapsed,
+            total=self._total,
+            ended=[_step(trial) for trial in trials if trial.trial_id in self._ended],
+            running=[_step(trial) for trial in trials if trial.trial_id not in self._ended],
+            max_steps=self._max_steps,
+            steps_before=self._steps_before or 0,
+        )
+        parts = [
+            f"{len(self._ended)}/{self._total} trials done",
+            states,
+            f"{clock(elapsed)} elapsed",
+        ]
+        if left is not None and len(self._ended) < self._total:
+            parts.append(f"about {clock(left)} left")
+        return " | ".join(part for part in parts if part)
+
+    def _table(self, trials: Sequence[Trial], fold: bool) -> Table:
+        # While it runs a row is one line: numbers in full, words as far as there is room.
+        table = Table(box=None, header_style="bold", pad_edge=False, expand=not fold)
+        for name in ("trial", "state"):
+            table.add_column(name, no_wrap=True)
+        for name in ("step", "j", "copy", "best j"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for name in ("settings", "why stopped"):
+            table.add_column(name, no_wrap=not fold, ratio=None if fold else 1)
+        for trial in trials:
+            result = trial.run_metadata.last_result
+            state = self._state(trial)
+            table.add_row(
+                Text(str(trial)),
+                Text(state, style=_STYLES.get(state, "")),
+                f"{_step(trial)}/{self._max_steps}",
+                _number(result.get("j")),
+                _number(result.get("copy_rate")),
+                _number(_best(trial)),
+                Text(settings(trial.config, self._searched)),
+                Text(result.get("ended_reason", "") if trial.trial_id in self._ended else ""),
+            )
+        return table
+
+
+def settings(config: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The named settings of a trial in short; those that it does not have are left out."""
+    present = {name: config[name] for name in names if config.get(name) is not None}
+    return " ".join(
+        f"{name}={value:.3g}" if isinstance(value, float) else f"{name}={value}"
+        for name, value in present.items()
+    )
+
+
+def seconds_left(
+    elapsed: float,
+    *,
+    total: int,
+    ended: Sequence[int],
+    running: Sequence[int],
+    max_steps: int,
+    steps_before: int = 0,
+) -> float | None:
+    """Estimate how long a search still takes: steps that are left at the speed so far.
+
+    Trials to come are expected to train as many steps as those that ended did on average
+    (`max_steps` before the first has ended), and so are running trials; one that trains longer
+    already is expected to go on to `max_steps`. The speed is that of all trials together, starting
+    up and evaluating included.
+
+    Args:
+        elapsed: seconds since the search (or its continuation) began.
+        total: trials of the whole search.
+        ended: steps of each trial that ended.
+        running: steps so far of each trial that started and did not end.
+        max_steps: steps of a trial that runs to its end.
+        steps_before: steps among these that were trained before `elapsed` began.
+
+    Returns:
+        Seconds, or None as long as no step is done.
+    """
+    done = sum(ended) + sum(running) - steps_before
+    if done <= 0:
+        return None
+    usual = sum(ended) / len(ended) if ended else max_steps
+    left = (total - len(ended) - len(running)) * usual
+    left += sum((usual if step < usual else max_steps) - step for step in running)
+    return max(0.0, elapsed * left / done)
+
+
+def clock(seconds: float) -> str:
+    """Seconds as `45s`, `3m 05s` or `2h 07m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
+
+
+def _step(trial: Trial) -> int:
+    # Not `trial.last_result`, which waits for the trial's process before the first report.
+    return int(trial.run_metadata.last_result.get("step", 0))
+
+
+def _best(trial: Trial) -> float | None:
+    best = trial.metric_analysis.get("feasible_j", {}).get("max")
+    return best if best is not None and best > 0 else None
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"

@@ -1,0 +1,113 @@
+"""From Tune's results to a row a trial, and to the winner."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ray.tune import Checkpoint, Result
+
+from detox_tune.config import TrialConfig
+from detox_tune.files import write_table
+
+SCORES = (
+    "j",
+    "sta",
+    "sim",
+    "fl",
+    "copy_rate",
+    "exact_copy_rate",
+    "rewritten",
+    "copied",
+    "sentinel",
+    "empty",
+    "repeated",
+)
+"""Scores of a report, in the order of the columns of trials.csv."""
+
+COLUMNS = (
+    "trial",
+    "ended",
+    "reason",
+    "steps",
+    "seconds",
+    *TrialConfig.model_fields,
+    "best_step",
+    *SCORES,
+    "trained_share",
+    "pairs_dropped",
+)
+
+
+@dataclass(frozen=True)
+class Winner:
+    """The best feasible report of a search, and where its adapter is."""
+
+    trial: str
+    settings: TrialConfig
+    report: dict[str, Any]
+    checkpoint: Checkpoint
+
+
+def trial_row(result: Result) -> dict[str, Any]:
+    """One trial's settings, the scores of its best report, steps, seconds and why it ended."""
+    last = result.metrics or {}
+    reports = _reports(result)
+    best = max(reports, key=lambda r: (r["feasible_j"], -r["step"])) if reports else {}
+    config = TrialConfig.model_validate(result.config or {})
+    return {
+        "trial": trial_name(result),
+        "ended": last.get("ended", "interrupted"),
+        "reason": last.get("ended_reason", ""),
+        "steps": last.get("step", 0),
+        "seconds": round(sum(_seconds(reports)), 1),
+        **config.model_dump(),
+        "best_step": best.get("step"),
+        **{name: best.get(name) for name in (*SCORES, "trained_share", "pairs_dropped")},
+    }
+
+
+def find_winner(results: Iterable[Result], max_copy_rate: float) -> Winner | None:
+    """The report with the highest `j` among those that copy at most `max_copy_rate`, or None."""
+    candidates = [
+        (report["j"], checkpoint, report, result)
+        for result in results
+        for checkpoint, report in (result.best_checkpoints or [])
+        if report["copy_rate"] <= max_copy_rate
+    ]
+    if not candidates:
+        return None
+    _, checkpoint, report, result = max(candidates, key=lambda candidate: candidate[0])
+    settings = TrialConfig.model_validate(result.config or {})
+    return Winner(trial_name(result), settings, report, checkpoint)
+
+
+def write_trials(path: Path, rows: list[Mapping[str, Any]]) -> None:
+    """Write trials.csv."""
+    write_table(path, sorted(rows, key=lambda row: str(row["trial"])), COLUMNS)
+
+
+def trial_name(result: Result) -> str:
+    """The trial's name, which is also its folder under ray/."""
+    return Path(result.path).name
+
+
+def _reports(result: Result) -> list[dict[str, Any]]:
+    """All reports, one per step: a trial that was continued repeats none."""
+    frame = result.metrics_dataframe
+    if frame is None or "step" not in frame:
+        return []
+    reports: list[dict[str, Any]] = frame.drop_duplicates("step").to_dict("records")
+    return reports
+
+
+def _seconds(reports: list[dict[str, Any]]) -> list[float]:
+    """Seconds of training up to each process's last report: the clock starts anew after a death."""
+    seconds = [float(report["seconds"]) for report in reports]
+    return [
+        now
+        for now, later in zip(seconds, [*seconds[1:], float("-inf")], strict=True)
+        if later < now
+    ]

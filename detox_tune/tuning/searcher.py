@@ -1,0 +1,125 @@
+"""What Optuna proposes, and what it is told about each trial."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+import optuna
+from optuna.trial import TrialState
+from ray import cloudpickle
+from ray.tune.search.optuna import OptunaSearch
+
+_STATES = {
+    "finished": TrialState.COMPLETE,
+    "asha": TrialState.PRUNED,
+    "collapse": TrialState.PRUNED,
+    "failed": TrialState.FAIL,
+}
+
+
+class _Report(NamedTuple):
+    j: float
+    copy_rate: float
+
+
+def make_sampler(
+    name: Literal["tpe", "random"], seed: int, n_startup_trials: int
+) -> optuna.samplers.BaseSampler:
+    """Optuna's tree-structured Parzen estimator (Bergstra et al., 2011), or random search."""
+    if name == "random":
+        return optuna.samplers.RandomSampler(seed=seed)
+    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=n_startup_trials)
+
+
+class DetoxSearch(OptunaSearch):
+    """Optuna's proposals, told the truth about pruned, failed and copying trials.
+
+    The parent tells a trial that ASHA stopped as complete, with the value of its low budget, and
+    leaves one that ended with NaN running for ever. Here a trial is told by its `ended`, which
+    `CollapseScheduler` puts into the last result: `finished` COMPLETE, `asha` and `collapse`
+    PRUNED, `failed` FAIL (the sampler passes over it).
+
+    - Intermediate values are `j` at training steps. The sampler ranks pruned trials by their last
+      step, then by `j` there.
+    - One report speaks for a trial, as it does when the winner is chosen: the one with the highest
+      `j` among those whose copy rate is at most `max_copy_rate`, and if there is none, the one
+      with the lowest copy rate. It gives the value of a complete trial and, for every trial that
+      did not fail, the constraint `copy_rate - max_copy_rate <= 0`. The sampler ranks all trials
+      that violate it behind those that do not, by how far they miss it.
+
+    With the same seed and one trial at a time the proposals repeat themselves; with several at
+    once they depend on the order in which results arrive.
+
+    Args:
+        define_space: called with an Optuna trial, returns the trial's config: suggested values,
+            and any others. Names that it only asks Optuna for do not get into the config.
+        max_copy_rate: highest copy rate, in [0, 1], that a winner may have.
+        sampler: `tpe` or `random`.
+        seed: of the sampler.
+        n_startup_trials: random proposals before TPE learns from trials (failed ones not counted).
+    """
+
+    def __init__(
+        self,
+        define_space: Callable[[optuna.Trial], dict[str, Any]],
+        *,
+        max_copy_rate: float,
+        sampler: Literal["tpe", "random"],
+        seed: int,
+        n_startup_trials: int,
+    ) -> None:
+        chosen = make_sampler(sampler, seed, n_startup_trials)
+        super().__init__(space=define_space, metric="j", mode="max", sampler=chosen)
+        self._define_space = define_space
+        self._max_copy_rate = max_copy_rate
+        self._reports: dict[str, dict[int, _Report]] = {}
+
+    @property
+    def study(self) -> optuna.Study:
+        """Optuna's own record of all proposals and of what it was told about them."""
+        return cast(optuna.Study, self._ot_study)
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        """The config of a new trial."""
+        proposal = self.study.ask()
+        self._ot_trials[trial_id] = proposal
+        return dict(self._define_space(proposal))
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Note a report, once per step: trials repeat steps when they start again."""
+        reports = self._reports.setdefault(trial_id, {})
+        step = int(result["step"])
+        if step not in reports:
+            reports[step] = _Report(float(result["j"]), float(result["copy_rate"]))
+            self._ot_trials[trial_id].report(reports[step].j, step)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Tell Optuna how a trial ended."""
+        if trial_id in self._completed_trials:
+            return
+        self._completed_trials.add(trial_id)
+        proposal = self._ot_trials[trial_id]
+        state = TrialState.FAIL if error or not result else _STATES[result["ended"]]
+        value = None
+        if result and state != TrialState.FAIL:
+            self.on_trial_result(trial_id, result)  # Tune keeps the report that ends a trial back
+            spokesman = self._speaks_for(trial_id)
+            proposal.set_constraint("copy_rate", spokesman.copy_rate - self._max_copy_rate)
+            value = spokesman.j if state == TrialState.COMPLETE else None
+        self.study.tell(proposal, value, state)
+        self._reports.pop(trial_id, None)
+
+    def save(self, checkpoint_path: str) -> None:
+        """Save the state as the parent does, also when the space is a closure."""
+        Path(checkpoint_path).write_bytes(cloudpickle.dumps(self.__dict__))
+
+    def _speaks_for(self, trial_id: str) -> _Report:
+        reports = self._reports[trial_id].values()
+        feasible = [report for report in reports if report.copy_rate <= self._max_copy_rate]
+        if feasible:
+            return max(feasible, key=lambda report: report.j)
+        return min(reports, key=lambda report: report.copy_rate)

@@ -1,0 +1,225 @@
+"""The table on a terminal, the lines elsewhere, and the estimate of the time left."""
+
+import io
+import pickle
+import re
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ray.tune.experiment import Trial
+from rich.console import Console
+
+from detox_tune.tuning.progress import SearchProgress, clock, seconds_left, settings
+
+STEPS = st.lists(st.integers(0, 100), max_size=8)
+
+
+def trial(number: int, **config: Any) -> Trial:
+    return Trial("toy", stub=True, config=config, trial_name_creator=lambda _: f"trial{number}")
+
+
+def report(to: Trial, step: int, j: float, copy_rate: float, **more: Any) -> None:
+    feasible_j = j if copy_rate <= 0.1 else j - 1
+    to.status = Trial.RUNNING
+    to.update_last_result(
+        {"step": step, "j": j, "copy_rate": copy_rate, "feasible_j": feasible_j, **more}
+    )
+
+
+def end(progress: SearchProgress, trials: list[Trial], ended: Trial, how: str, why: str) -> None:
+    """Do as scheduler and Tune do: the ending goes into the last result, the status comes last."""
+    last = ended.run_metadata.last_result
+    ended.run_metadata.last_result = {**last, "ended": how, "ended_reason": why}
+    hook = progress.on_trial_error if how == "failed" else progress.on_trial_complete
+    hook(iteration=1, trials=trials, trial=ended)
+    ended.status = Trial.ERROR if how == "failed" else Trial.TERMINATED
+
+
+def terminal(height: int = 25, width: int = 130) -> Console:
+    return Console(
+        file=io.StringIO(),
+        force_terminal=True,
+        width=width,
+        height=height,
+        _environ={"TERM": "xterm"},
+    )
+
+
+def written(console: Console) -> str:
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def last_frame(console: Console) -> list[str]:
+    """The lines of the last table that was drawn, without what steers the terminal."""
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written(console)).replace("\r", "")
+    frame = plain[[m.start() for m in re.finditer(r"\d+/\d+ trials done", plain)][-1] :]
+    return [line.rstrip() for line in frame.splitlines() if line.strip()]
+
+
+@pytest.fixture
+def trials() -> list[Trial]:
+    return [trial(0, rate=0.00312, lora="first"), trial(1, rate=0.1, lora=None), trial(2, rate=0.2)]
+
+
+def test_the_table_shows_every_trial_and_why_it_ended(trials: list[Trial]) -> None:
+    console = terminal()
+    progress = SearchProgress(300, ["rate", "lora"], console)
+    progress.setup(total_num_samples=5)
+    progress.on_step_end(iteration=0, trials=trials)
+    report(trials[0], 100, 0.5, 0.05)
+    report(trials[0], 200, 0.4, 0.08)
+    report(trials[1], 100, 0.3, 0.93)
+    end(progress, trials, trials[1], "collapse", "copy rate .93")
+    progress.on_experiment_end(trials=trials)
+    headline, names, *rows = last_frame(console)
+    assert re.fullmatch(
+        r"1/5 trials done \| 1 waiting, 1 running, 1 collapse \| 0s elapsed \| about 0s left",
+        headline,
+    )
+    assert re.split(r"\s{2,}", names) == [
+        "trial", "state", "step", "j", "copy", "best j", "settings", "why stopped",
+    ]  # fmt: skip
+    assert [re.split(r"\s{2,}", row) for row in rows] == [
+        ["trial0", "running", "200/300", "0.400", "0.080", "0.500", "rate=0.00312 lora=first"],
+        ["trial1", "collapse", "100/300", "0.300", "0.930", "-", "rate=0.1", "copy rate .93"],
+        ["trial2", "waiting", "0/300", "-", "-", "-", "rate=0.2"],
+    ]  # fmt: skip
+
+
+def test_a_trial_that_starts_again_is_not_over(trials: list[Trial]) -> None:
+    console = terminal()
+    progress = SearchProgress(300, [], console)
+    progress.setup(total_num_samples=3)
+    report(trials[0], 100, 0.5, 0.05)
+    trials[0].status = Trial.PENDING
+    progress.on_step_end(iteration=1, trials=[trials[1], trials[2], trials[0]])
+    progress.on_experiment_end(trials=[trials[1], trials[2], trials[0]])
+    assert last_frame(console)[0].startswith("0/3 trials done | 3 waiting")
+
+
+def test_a_low_terminal_keeps_what_runs_and_the_end_shows_all() -> None:
+    many = [trial(n) for n in range(20)]
+    console = terminal(height=12)
+    progress = SearchProgress(300, [], console)
+    progress.setup(total_num_samples=20)
+    for number, one in enumerate(many):
+        report(one, 100, 0.5, 0.05)
+        if number not in (2, 19):
+            end(progress, many[: number + 1], one, "asha", "a reason that is rather long " * 9)
+    progress.on_step_end(iteration=1, trials=many)
+    rows = last_frame(console)[2:]
+    assert len(rows) + 5 <= 12
+    shown = [row.split()[0] for row in rows]
+    assert shown == ["trial2", "trial14", "trial15", "trial16", "trial17", "trial18", "trial19"]
+    progress.on_experiment_end(trials=many)
+    whole = last_frame(console)
+    assert [f"trial{n}" for n in range(20)] == [
+        line.split()[0] for line in whole if line.startswith("trial") and line.split()[0] != "trial"
+    ]
+    assert "".join(whole).count("rather") == 18 * 9
+
+
+def test_an_interrupted_trial_is_called_so(trials: list[Trial]) -> None:
+    console = terminal()
+    progress = SearchProgress(300, [], console)
+    progress.setup(total_num_samples=3)
+    report(trials[0], 100, 0.5, 0.05)
+    trials[0].status = Trial.TERMINATED  # Tune stops what runs without a word to anyone
+    progress.on_experiment_end(trials=trials[:1])
+    assert "1 interrupted" in last_frame(console)[0]
+
+
+def test_without_a_terminal_one_plain_line_for_each_trial_that_ends(trials: list[Trial]) -> None:
+    console = Console(file=io.StringIO(), width=40)
+    progress = SearchProgress(300, ["rate", "lora"], console)
+    progress.setup(total_num_samples=5)
+    report(trials[0], 100, 0.5, 0.05)
+    progress.on_step_end(iteration=1, trials=trials)
+    assert written(console) == ""
+    end(progress, trials, trials[0], "asha", "j [red].12[/] is below the cutoff")
+    end(progress, trials, trials[1], "failed", "OSError: full")
+    progress.on_step_end(iteration=2, trials=trials)
+    progress.on_experiment_end(trials=trials)
+    assert written(console).splitlines() == [
+        "[1/5] trial0 asha at step 100/300: j 0.500, copy rate 0.050, best j 0.500 "
+        "(rate=0.00312 lora=first): j [red].12[/] is below the cutoff",
+        "[2/5] trial1 failed at step 0/300: j -, copy rate -, best j - (rate=0.1): OSError: full",
+    ]
+
+
+def test_it_travels_without_its_console(trials: list[Trial]) -> None:
+    """Tune pickles callbacks when a search starts; a continued one writes to the new terminal."""
+    console = terminal()
+    progress = SearchProgress(300, ["rate"], console)
+    again = pickle.loads(pickle.dumps(progress))
+    again.setup(total_num_samples=5)
+    report(trials[0], 100, 0.5, 0.05)
+    end(again, trials, trials[0], "finished", "all is done")
+    assert written(console) == ""
+
+
+def test_lines_of_a_real_search(search: Any) -> None:
+    assert len(search.lines) == len(search.results)
+    for number, (name, result) in enumerate(search.results.items(), 1):
+        line = search.lines[number - 1]
+        assert line.startswith(f"[{number}/{len(search.results)}] ")
+        assert f" {result['ended']} at step {result['step']}/100: " in line
+        assert f"(curve={name} x=" in line
+        assert line.endswith(f"): {result['ended_reason']}")
+        assert "\x1b" not in line
+    assert "j 0.550, copy rate 0.040, best j 0.600" in search.lines[0]
+
+
+def test_settings_in_short() -> None:
+    config = {"a": 0.00123456, "b": "second", "c": None, "d": 3, "e": 0.0, "f": True}
+    names = ["e", "a", "b", "c", "d", "missing"]
+    assert settings(config, names) == "e=0 a=0.00123 b=second d=3"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0s"),
+        (59.4, "59s"),
+        (59.6, "1m 00s"),
+        (185, "3m 05s"),
+        (3600, "1h 00m"),
+        (7675, "2h 07m"),
+    ],
+)
+def test_clock(seconds: float, text: str) -> None:
+    assert clock(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("ended", "running", "left"),
+    [
+        ([], [50], 350),  # nothing known: 100 steps each
+        ([100, 20], [], 2 * 60),  # 60 on average
+        ([100, 20], [50], 60 + 10),
+        ([100, 20], [70], 60 + 30),  # beyond the average: goes on to the end
+        ([100, 20, 0, 100], [], 0),
+    ],
+)
+def test_time_left_by_hand(ended: list[int], running: list[int], left: float) -> None:
+    speed = sum(ended + running) / 30
+    estimate = seconds_left(30, total=4, ended=ended, running=running, max_steps=100)
+    assert estimate == pytest.approx(left / speed)
+
+
+def test_earlier_steps_took_no_time_now() -> None:
+    now = seconds_left(30, total=4, ended=[100], running=[50], max_steps=100, steps_before=100)
+    assert now == pytest.approx(30 * (2 * 100 + 50) / 50)
+
+
+@given(ended=STEPS, running=STEPS, waiting=st.integers(0, 9), elapsed=st.floats(0, 1e5))
+def test_time_left_is_none_or_not_negative(
+    ended: list[int], running: list[int], waiting: int, elapsed: float
+) -> None:
+    total = len(ended) + len(running) + waiting
+    estimate = seconds_left(elapsed, total=total, ended=ended, running=running, max_steps=100)
+    assert (estimate is None) is (sum(ended) + sum(running) == 0)
+    assert estimate is None or estimate >= 0

@@ -1,0 +1,249 @@
+"""ASHA, the collapse rule, and the record of why trials end."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from ray.tune.experiment import Trial
+from ray.tune.schedulers import TrialScheduler
+
+from detox_tune.tuning.scheduler import CollapseScheduler
+
+STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
+CONTROLLER: Any = None  # the scheduler passes it on, and asks nothing of it
+
+
+def scheduler(**changes: Any) -> CollapseScheduler:
+    settings = {
+        "max_steps": 1000,
+        "grace_steps": 900,
+        "reduction_factor": 2,
+        "collapse_grace": 50,
+        "collapse_threshold": 0.6,
+        **changes,
+    }
+    made = CollapseScheduler(**settings)
+    made.set_search_properties("j", "max")
+    return made
+
+
+def add(to: CollapseScheduler) -> Trial:
+    trial = Trial("toy", stub=True)
+    to.on_trial_add(CONTROLLER, trial)
+    return trial
+
+
+def tell(
+    to: CollapseScheduler, trial: Trial, step: int, j: float = 0.5, copy_rate: float = 0.0
+) -> str:
+    """Do as Tune does with a report: the scheduler sees it before the trial takes it."""
+    result = {"step": step, "j": j, "copy_rate": copy_rate}
+    decision = to.on_trial_result(CONTROLLER, trial, dict(result))
+    trial.update_last_result(result)
+    return decision
+
+
+def end(to: CollapseScheduler, trial: Trial) -> tuple[str, str]:
+    to.on_trial_complete(CONTROLLER, trial, dict(trial.run_metadata.last_result))
+    return trial.last_result["ended"], trial.last_result["ended_reason"]
+
+
+@pytest.mark.parametrize(
+    ("copy_rates", "stopped_at"),
+    [
+        ([0.9, 0.9], None),  # in its grace
+        ([0.9, 0.9, 0.9], 60),
+        ([0.9, 0.9, 0.6], None),  # falls
+        ([0.7, 0.9, 0.8], 60),  # below the last one, but not below the lowest
+        ([0.2, 0.59, 0.59], None),  # below the threshold
+        ([0.2, 0.6, 0.6], 60),
+        ([0.9, 0.8, 0.7, 0.6, 0.6], 100),
+    ],
+)
+def test_collapse_rule(copy_rates: list[float], stopped_at: int | None) -> None:
+    judge = scheduler()
+    trial = add(judge)
+    decisions = [tell(judge, trial, 20 * n, copy_rate=c) for n, c in enumerate(copy_rates, 1)]
+    expected = [STOP if 20 * n == stopped_at else CONTINUE for n in range(1, len(copy_rates) + 1)]
+    assert decisions == expected
+
+
+def test_the_first_report_is_not_judged_for_collapse() -> None:
+    judge = scheduler()
+    trial = add(judge)
+    assert tell(judge, trial, 60, copy_rate=1.0) == CONTINUE
+    assert tell(judge, trial, 80, copy_rate=1.0) == STOP
+
+
+@given(
+    curve=st.lists(st.integers(0, 10).map(lambda tenths: tenths / 10), min_size=1, max_size=8),
+    grace=st.integers(0, 6).map(lambda tens: 10 * tens),
+    threshold=st.integers(0, 10).map(lambda tenths: tenths / 10),
+)
+def test_collapse_rule_as_a_sentence(curve: list[float], grace: int, threshold: float) -> None:
+    judge = scheduler(collapse_grace=grace, collapse_threshold=threshold)
+    trial = add(judge)
+    for n, copy_rate in enumerate(curve):
+        step = 10 * (n + 1)
+        falling = all(copy_rate < before for before in curve[:n])
+        collapsed = n > 0 and step > grace and copy_rate >= threshold and not falling
+        assert (tell(judge, trial, step, copy_rate=copy_rate) == STOP) is collapsed
+        if collapsed:
+            return
+
+
+def test_the_reasons_hold_the_numbers() -> None:
+    judge = scheduler(grace_steps=40)
+    first, second = add(judge), add(judge)
+    tell(judge, first, 20, copy_rate=0.91)
+    tell(judge, first, 40, copy_rate=0.85, j=0.31)
+    tell(judge, first, 120, copy_rate=0.93)
+    assert end(judge, first) == (
+        "collapse",
+        "copy rate .93 at step 120 >= .6 and not falling (.85 before)",
+    )
+    assert tell(judge, second, 44, j=0.12) == STOP
+    reason = "j .12 at step 44 is below the cutoff .31 of the rung at 40"
+    assert end(judge, second) == ("asha", reason)
+
+
+def test_collapse_is_the_reason_where_asha_would_stop_too() -> None:
+    judge = scheduler(grace_steps=60)
+    better, copying = add(judge), add(judge)
+    tell(judge, better, 60, j=0.9)
+    tell(judge, copying, 40, j=0.1, copy_rate=0.9)
+    assert tell(judge, copying, 60, j=0.1, copy_rate=0.9) == STOP
+    assert end(judge, copying)[0] == "collapse"
+    recorded = [sorted(js.values()) for _, js in judge._brackets[0]._rungs]
+    assert [0.1, 0.9] in recorded  # it reached the rung, so later ones are compared with it
+
+
+def slow_asha(
+    reports: list[tuple[int, int, float]], grace: int, factor: int, last: int
+) -> list[tuple[int, int]]:
+    """Which (trial, step) ASHA stops: rungs as plain lists, one after the other."""
+    rungs: dict[int, list[float]] = {}
+    milestone = grace
+    while milestone <= last:
+        rungs[milestone] = []
+        milestone *= factor
+    stopped: list[tuple[int, int]] = []
+    seen: dict[int, int] = {}
+    for trial, step, j in reports:
+        if trial in [t for t, _ in stopped]:
+            continue
+        reached = [m for m in rungs if seen.get(trial, 0) < m <= step]
+        seen[trial] = step
+        if step >= last:
+            stopped.append((trial, step))
+        elif reached:
+            others = rungs[max(reached)]
+            if others and j < np.percentile(others, 100 - 100 / factor):
+                stopped.append((trial, step))
+            others.append(j)
+    return stopped
+
+
+@given(
+    moves=st.lists(
+        st.tuples(st.integers(0, 5), st.integers(1, 40), st.integers(0, 20)), max_size=40
+    ),
+    factor=st.integers(2, 4),
+)
+def test_asha_against_plain_lists(moves: list[tuple[int, int, int]], factor: int) -> None:
+    """Trials report in any order, at any distance in steps."""
+    steps: dict[int, int] = {}
+    reports = []
+    for trial, distance, twentieths in moves:
+        steps[trial] = steps.get(trial, 0) + distance
+        reports.append((trial, steps[trial], twentieths / 20))
+    judge = scheduler(max_steps=100, grace_steps=10, reduction_factor=factor)
+    trials = {number: add(judge) for number in steps}
+    stopped: list[tuple[int, int]] = []
+    for number, step, j in reports:
+        if number in [t for t, _ in stopped]:
+            continue
+        if tell(judge, trials[number], step, j=j) == STOP:
+            stopped.append((number, step))
+            end(judge, trials[number])
+    assert stopped == slow_asha(reports, 10, factor, 100)
+
+
+def test_a_repeated_step_counts_once() -> None:
+    """A trial goes on from step 20 after it had reported step 60, and reports 40 and 60 again."""
+    judge = scheduler(grace_steps=40)
+    first, again = add(judge), add(judge)
+    tell(judge, first, 40, j=0.4)
+    for step, copy_rate in [(20, 0.9), (40, 0.8), (60, 0.7), (40, 0.8), (60, 0.7), (80, 0.65)]:
+        # .7 at step 60 is not below the .7 that it reported before, yet no sign of a collapse
+        assert tell(judge, again, step, j=0.5, copy_rate=copy_rate) == CONTINUE
+        judge.on_trial_add(CONTROLLER, again)
+    rungs = [sorted(recorded.values()) for _, recorded in judge._brackets[0]._rungs]
+    assert [0.4, 0.5] in rungs
+    assert sum(map(len, rungs)) == 3  # the second trial is at 80, too
+
+
+def test_a_decision_outlives_the_process_that_it_was_made_for() -> None:
+    judge = scheduler()
+    trial = add(judge)
+    tell(judge, trial, 40, copy_rate=0.9)
+    assert tell(judge, trial, 60, copy_rate=0.9) == STOP
+    trial.status = Trial.ERROR  # Tune's mark for: died while saving, starts again
+    judge.on_trial_error(CONTROLLER, trial)
+    judge.on_trial_add(CONTROLLER, trial)
+    assert "ended" not in trial.last_result
+    assert tell(judge, trial, 60, copy_rate=0.9) == STOP
+    assert end(judge, trial)[0] == "collapse"
+
+
+@pytest.mark.parametrize(
+    ("j", "copy_rate"), [(float("nan"), 0.0), (float("inf"), 0.0), (0.5, float("nan"))]
+)
+def test_what_is_not_finite_fails_and_leaves_no_trace_at_the_rungs(
+    j: float, copy_rate: float
+) -> None:
+    judge = scheduler(grace_steps=10)
+    broken, sound = add(judge), add(judge)
+    assert tell(judge, broken, 10, j=j, copy_rate=copy_rate) == STOP
+    ended, reason = end(judge, broken)
+    assert ended == "failed"
+    assert reason == f"j {j} and copy rate {copy_rate} at step 10: not finite"
+    assert tell(judge, sound, 10, j=0.0) == CONTINUE
+
+
+def test_the_last_step_is_the_end_whatever_the_copy_rate() -> None:
+    judge = scheduler(max_steps=100, grace_steps=100)
+    trial = add(judge)
+    tell(judge, trial, 50, copy_rate=1.0)
+    assert tell(judge, trial, 100, copy_rate=1.0) == STOP
+    assert end(judge, trial) == ("finished", "all 100 steps are done")
+
+
+def test_a_trial_that_never_reports_has_failed() -> None:
+    judge = scheduler()
+    assert end(judge, add(judge)) == ("failed", "it ended without a report")
+
+
+def test_endings_of_a_real_search(search: Any) -> None:
+    ended = {name: (r["ended"], r["ended_reason"]) for name, r in search.results.items()}
+    assert ended == {
+        "good": ("finished", "all 100 steps are done"),
+        "weak": ("asha", "j .08 at step 40 is below the cutoff .3 of the rung at 40"),
+        "copies": ("collapse", "copy rate .94 at step 60 >= .8 and not falling (.93 before)"),
+        "raises": ("failed", "FloatingPointError: the loss is nan at step 25"),
+        "nan": ("failed", "j nan and copy rate 0.5 at step 40: not finite"),
+        "early": ("finished", "it returned at step 40"),
+        "killed": ("finished", "all 100 steps are done"),
+    }
+
+
+def test_endings_are_in_the_files_that_a_search_leaves(search: Any) -> None:
+    for name, result in search.results.items():
+        assert search.restored[name]["ended"] == result["ended"]
+        assert search.restored[name]["ended_reason"] == result["ended_reason"]
+
+
+def test_only_errors_are_errors_for_tune(search: Any) -> None:
+    assert {name for name, error in search.errors.items() if error} == {"raises"}

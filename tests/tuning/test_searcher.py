@@ -1,0 +1,227 @@
+"""What Optuna is told, and that its proposals repeat themselves."""
+
+import math
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from optuna.trial import TrialState
+
+from detox_tune.tuning.searcher import DetoxSearch
+
+Report = tuple[int, float, float]
+
+
+def space(trial: optuna.Trial) -> dict[str, Any]:
+    """A fixed value, a condition, a name that is no setting, and one that is left empty."""
+    config: dict[str, Any] = {
+        "lora": "first",
+        "rate": trial.suggest_float("rate", 1e-4, 1e-1, log=True),
+    }
+    config["gamma"] = None
+    if not trial.suggest_categorical("gamma_is_zero", [True, False]):
+        config["gamma"] = trial.suggest_float("gamma", 0.01, 1.0)
+    return config
+
+
+def searcher_of(define_space: Callable[..., Any] = space, **changes: Any) -> DetoxSearch:
+    settings = {"max_copy_rate": 0.1, "sampler": "tpe", "seed": 3, "n_startup_trials": 4, **changes}
+    return DetoxSearch(define_space, **settings)
+
+
+def tell(to: DetoxSearch, trial_id: str, reports: list[Report], ended: str = "finished") -> None:
+    """Do as Tune does: the report that a scheduler stops a trial at comes with the end alone."""
+    results = [{"step": s, "j": j, "copy_rate": c} for s, j, c in reports]
+    for result in results[:-1]:
+        to.on_trial_result(trial_id, result)
+    if ended == "finished":  # the trial returned: its last report comes again with the end
+        to.on_trial_result(trial_id, results[-1])
+    to.on_trial_complete(trial_id, {**results[-1], "ended": ended})
+
+
+def run(searcher: DetoxSearch, names: list[str]) -> list[dict[str, Any]]:
+    """One trial at a time, its scores a function of its config."""
+    configs = []
+    for name in names:
+        config = searcher.suggest(name)
+        configs.append(config)
+        j = 1 - abs(math.log10(config["rate"]) + 2) / 4 - (config["gamma"] or 0) / 4
+        copy_rate = 0.5 if config["rate"] < 1e-3 else 0.05
+        tell(searcher, name, [(20, j / 2, 1.0), (40, j, copy_rate)])
+    return configs
+
+
+NAMES = [f"trial{n}" for n in range(14)]
+
+
+def last(searcher: DetoxSearch) -> optuna.trial.FrozenTrial:
+    return searcher.study.trials[-1]
+
+
+def test_the_config_is_what_the_space_returns() -> None:
+    configs = run(searcher_of(), NAMES)
+    assert all(set(config) == {"lora", "rate", "gamma"} for config in configs)
+    assert {config["gamma"] is None for config in configs} == {True, False}
+    assert {config["lora"] for config in configs} == {"first"}
+
+
+@pytest.mark.parametrize(
+    ("ended", "state", "value"),
+    [
+        ("finished", TrialState.COMPLETE, 0.4),
+        ("asha", TrialState.PRUNED, 0.3),  # Optuna takes the last intermediate value
+        ("collapse", TrialState.PRUNED, 0.3),
+    ],
+)
+def test_what_optuna_is_told(ended: str, state: TrialState, value: float) -> None:
+    searcher = searcher_of()
+    searcher.suggest("a")
+    tell(searcher, "a", [(50, 0.2, 0.9), (100, 0.4, 0.1), (150, 0.3, 0.02)], ended)
+    told = last(searcher)
+    assert told.state == state
+    assert told.value == value
+    assert told.intermediate_values == {50: 0.2, 100: 0.4, 150: 0.3}
+    assert told.constraints == {"copy_rate": 0.0}
+
+
+@pytest.mark.parametrize(
+    "complete",
+    [
+        lambda s: s.on_trial_complete("a", error=True),
+        lambda s: s.on_trial_complete("a"),
+        lambda s: tell(s, "a", [(50, float("nan"), 0.5)], "failed"),
+        lambda s: s.on_trial_complete("a", {"ended": "failed"}),
+    ],
+)
+def test_a_failed_trial_is_told_as_failed(complete: Callable[[DetoxSearch], None]) -> None:
+    searcher = searcher_of()
+    searcher.suggest("a")
+    complete(searcher)
+    told = last(searcher)
+    assert (told.state, told.values, told.intermediate_values) == (TrialState.FAIL, None, {})
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 10).map(lambda n: n / 10), st.integers(0, 10).map(lambda n: n / 10)
+        ),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_which_report_speaks_for_a_trial(curve: list[tuple[float, float]]) -> None:
+    searcher = searcher_of(max_copy_rate=0.3)
+    searcher.suggest("a")
+    tell(searcher, "a", [(10 * n, j, c) for n, (j, c) in enumerate(curve, 1)])
+    told = last(searcher)
+    feasible = [j for j, c in curve if c <= 0.3]
+    violation = told.constraints["copy_rate"]
+    assert (violation <= 0) is bool(feasible)
+    if feasible:
+        assert told.value == max(feasible)
+    else:
+        assert violation == min(c for _, c in curve) - 0.3
+
+
+def test_repeated_steps_and_ends_are_no_news() -> None:
+    searcher = searcher_of()
+    searcher.suggest("a")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for _ in range(2):
+            searcher.on_trial_result("a", {"step": 50, "j": 0.2, "copy_rate": 0.0})
+        for _ in range(2):
+            searcher.on_trial_complete(
+                "a", {"step": 50, "j": 0.2, "copy_rate": 0.0, "ended": "finished"}
+            )
+    assert last(searcher).intermediate_values == {50: 0.2}
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_the_same_seed_gives_the_same_search(sampler: str) -> None:
+    first = run(searcher_of(sampler=sampler), NAMES)
+    assert first == run(searcher_of(sampler=sampler), NAMES)
+    assert first != run(searcher_of(sampler=sampler, seed=4), NAMES)
+
+
+def test_tpe_learns_and_random_does_not() -> None:
+    names = [f"trial{n}" for n in range(40)]
+
+    def late_misses(sampler: str) -> float:
+        rates = [config["rate"] for config in run(searcher_of(sampler=sampler), names)]
+        return sum(abs(math.log10(rate) + 2) for rate in rates[10:]) / 30
+
+    assert late_misses("tpe") < 0.7 * late_misses("random")
+
+
+def test_tpe_prefers_what_is_feasible() -> None:
+    """The highest `j` is at x = .8, the highest with a low copy rate at x = .2."""
+
+    def share_of_large(copy_rate_of_large: float) -> float:
+        searcher = searcher_of(lambda trial: {"x": trial.suggest_float("x", 0, 1)})
+        large = []
+        for n in range(40):
+            x = searcher.suggest(str(n))["x"]
+            large.append(x > 0.5)
+            j, copy_rate = (
+                (1 - abs(x - 0.8), copy_rate_of_large) if x > 0.5 else (0.7 - abs(x - 0.2), 0.0)
+            )
+            tell(searcher, str(n), [(10, j, copy_rate)])
+        return sum(large[10:]) / 30
+
+    assert share_of_large(0.0) > 0.8
+    assert share_of_large(0.9) < 0.2
+
+
+def test_a_search_goes_on_after_restore(tmp_path: Path) -> None:
+    whole = run(searcher_of(), NAMES)
+    first = searcher_of(lambda trial: space(trial))  # a closure, which plain pickle refuses
+    assert run(first, NAMES[:7]) == whole[:7]
+    first.suggest("open")
+    first.on_trial_result("open", {"step": 20, "j": 0.3, "copy_rate": 0.0})
+    first.save(str(tmp_path / "searcher"))
+    second = searcher_of(seed=99)
+    second.restore(str(tmp_path / "searcher"))
+    tell(second, "open", [(20, 0.3, 0.0), (40, 0.1, 0.3)], "asha")
+    assert last(second).state == TrialState.PRUNED
+    assert last(second).intermediate_values == {20: 0.3, 40: 0.1}
+    assert last(second).constraints == {"copy_rate": -0.1}
+    assert len(run(second, NAMES[7:])) == 7
+
+
+def test_restored_proposals_are_those_of_an_unbroken_search(tmp_path: Path) -> None:
+    whole, first, second = searcher_of(), searcher_of(), searcher_of(seed=99)
+    run(first, NAMES[:7])
+    first.save(str(tmp_path / "searcher"))
+    second.restore(str(tmp_path / "searcher"))
+    assert run(second, NAMES[7:]) == run(whole, NAMES)[7:]
+
+
+def test_states_of_a_real_search(search: Any) -> None:
+    names = list(search.results)
+    states = dict(zip(names, [trial.state.name for trial in search.study.trials], strict=True))
+    assert states == {
+        "good": "COMPLETE",
+        "weak": "PRUNED",
+        "copies": "PRUNED",
+        "raises": "FAIL",
+        "nan": "FAIL",
+        "early": "COMPLETE",
+        "killed": "COMPLETE",
+    }
+
+
+def test_values_of_a_real_search(search: Any) -> None:
+    told = dict(zip(search.results, search.study.trials, strict=True))
+    assert told["good"].value == 0.6
+    assert told["good"].constraints == {"copy_rate": pytest.approx(-0.05)}
+    assert told["weak"].intermediate_values == {20: 0.05, 40: 0.08}
+    assert told["copies"].last_step == 60
+    assert told["killed"].intermediate_values == {20: 0.2, 40: 0.4, 60: 0.5, 80: 0.7, 100: 0.7}
+    assert told["early"].constraints == {"copy_rate": pytest.approx(0.2)}

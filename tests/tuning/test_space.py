@@ -1,0 +1,183 @@
+"""Search spaces: what is sampled, under which conditions, and what is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import optuna
+import pytest
+import yaml
+
+from detox_tune.config import SearchConfig, TrialConfig
+from detox_tune.errors import UserError
+from detox_tune.tuning.space import SearchSpace, first_samples
+from detox_tune.tuning.space_file import load_space
+
+SPACES = sorted((Path(__file__).parents[2] / "search_spaces").glob("*.yaml"))
+
+FULL = """
+lora: {choice: [first, second]}
+gamma: {zero_or: [0.05, 2.0], log: true}
+learning_rate: {range: [1.0e-4, 1e-2], log: true}
+context_window: {range: [1, 4], when: {mask_strategy: toxic_context}}
+mask_strategy: {choice: [none, toxic_only, toxic_context, inverse_toxic]}
+mask_anchor: {choice: [edits, labels], when: {mask_strategy: [toxic_only, toxic_context]}}
+batch_size: 8
+"""
+
+
+def samples(text: str, n: int, sampler: Any = "random") -> list[dict[str, Any]]:
+    space = SearchSpace(yaml.safe_load(text))
+    return list(first_samples(space, SearchConfig(name="x", sampler=sampler), n))
+
+
+def test_samples_keep_bounds_conditions_and_fixed_values() -> None:
+    drawn = samples(FULL, 300)
+    for settings in drawn:
+        TrialConfig(**settings)  # refuses whatever the mask strategy would not read
+        assert settings["batch_size"] == 8
+        assert 1e-4 <= settings["learning_rate"] <= 1e-2
+        assert settings["gamma"] == 0 or 0.05 <= settings["gamma"] <= 2.0
+        assert ("context_window" in settings) == (settings["mask_strategy"] == "toxic_context")
+        has_anchor = settings["mask_strategy"] in ("toxic_only", "toxic_context")
+        assert ("mask_anchor" in settings) == has_anchor
+    windows = {s["context_window"] for s in drawn if "context_window" in s}
+    assert windows == {1, 2, 3, 4}
+    assert 100 < sum(s["gamma"] == 0 for s in drawn) < 200
+    # log-uniform: half of the draws lie below the geometric mean
+    assert 110 < sum(s["learning_rate"] < 1e-3 for s in drawn) < 190
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_the_same_seed_gives_the_same_settings(sampler: str) -> None:
+    assert samples(FULL, 20, sampler) == samples(FULL, 20, sampler)
+
+
+def test_the_space_can_be_written_down_and_read_again() -> None:
+    space = SearchSpace(yaml.safe_load(FULL))
+    again = SearchSpace(yaml.safe_load(yaml.safe_dump(_plain(space.describe()), sort_keys=False)))
+    config = SearchConfig(name="x")
+    assert list(first_samples(space, config, 10)) == list(first_samples(again, config, 10))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
+
+
+def test_a_condition_may_hang_on_a_setting_that_has_one_itself() -> None:
+    drawn = samples(
+        "mask_strategy: {choice: [none, toxic_context]}\n"
+        "mask_anchor: {choice: [edits, labels], when: {mask_strategy: toxic_context}}\n"
+        "context_window: {range: [1, 9], when: {mask_anchor: labels, "
+        "mask_strategy: toxic_context}}\n",
+        100,
+    )
+    for settings in drawn:
+        assert ("context_window" in settings) == (settings.get("mask_anchor") == "labels")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gama: 1", r"'gama' is not a setting of a trial; did you mean 'gamma'\?"),
+        ("gamma: {rang: [0, 1]}", r"gamma has rang, but .* exactly one of choice, range, zero_or"),
+        ("gamma: {range: [0, 1], choice: [1]}", r"exactly one of choice, range, zero_or"),
+        ("gamma: {range: [0, 1], lgo: true}", r"gamma: lgo=True"),
+        ("gamma: {range: [1]}", r"gamma: range"),
+        ("gamma: {range: [0, 1], log: true}", r"lower bound 0, which must be above 0"),
+        ("gamma: {range: [2, 1]}", r"lower bound must be below the upper"),
+        ("gamma: {range: [-1, 1]}", r"gamma=-1\.0: .*greater than or equal to 0"),
+        ("lora: {range: [0, 1]}", r"lora is not a number, so it takes choice"),
+        ("lora: {choice: []}", r"lora: choice=\[\]"),
+        ("lora: {choice: [first, frist]}", r"lora='frist': .*'first' or 'second'"),
+        ("batch_size: {range: [1.5, 4]}", r"batch_size counts whole things"),
+        ("mask_strategy: toxc_only", r"mask_strategy='toxc_only'"),
+        ("context_window: 2", r"context_window=2 is only read with mask_strategy toxic_context"),
+        (
+            "mask_strategy: {choice: [none, toxic_context]}\ncontext_window: {range: [1, 2]}",
+            r"context_window=1\.0 is only read .* add `when: \{mask_strategy: toxic_context\}`",
+        ),
+        (
+            "lora: {choice: [first, second]}\ngamma: {range: [0, 1], when: {lora: fourth}}",
+            r"gamma waits for lora='fourth', which no trial has; did you mean 'first'",
+        ),
+        ("gamma: {range: [0, 1], when: {lora: first}}", r"depends on 'lora', which the space"),
+        (
+            "gamma: {range: [0, 1]}\nlora: {choice: [first], when: {gamma: 0}}",
+            r"lora depends on gamma, which is a range",
+        ),
+        (
+            "lora: {choice: [first], when: {task_prefix: a}}\n"
+            "task_prefix: {choice: [a], when: {lora: first}}",
+            r"conditions of lora, task_prefix depend on each other in a circle",
+        ),
+    ],
+)
+def test_wrong_spaces_are_one_line(text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        SearchSpace(yaml.safe_load(text), "my.yaml: trial")
+    assert str(caught.value).startswith("my.yaml: trial: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", SPACES, ids=lambda path: path.stem)
+def test_the_shipped_spaces_are_valid(path: Path) -> None:
+    config, space = load_space(path, {})
+    for settings in first_samples(space, config, 50):
+        TrialConfig(**settings)
+
+
+def test_the_two_tries_are_what_the_study_started_from() -> None:
+    first, second = (load_space(p, {})[1].fixed for p in SPACES if p.stem.endswith("_try"))
+    assert (first["lora"], first["gamma"], first["task_prefix"]) == ("first", 0.0, "")
+    assert (second["lora"], second["gamma"]) == ("first", 0.15)
+    assert second["task_prefix"] == "detoxify: "
+
+
+def test_flags_win_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("trials: 3\nsteps: 200\ntrial: {gamma: 0.5}\n", encoding="utf-8")
+    config, space = load_space(path, {"trials": 5})
+    assert (config.name, config.trials, config.steps) == ("mine", 5, 200)
+    assert space.fixed == {"gamma": 0.5}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"trials: [1", r"mine\.yaml:1: not valid YAML"),
+        (b"trials: 3\ntrials: 4\n", r"mine\.yaml:2: .*'trials' stands twice"),
+        (b"- a\n- b\n", r"must map setting names to values"),
+        (b"trial: 3\n", r"trial=3 must map settings"),
+        (b"trails: 3\n", r"'trails' is not a setting here; did you mean 'trials'\?"),
+        (b"name: \xff\n", r"is not UTF-8 text \(byte 6\)"),
+    ],
+)
+def test_wrong_files_are_one_line(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=message) as caught:
+        load_space(path, {})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_file_names_the_spaces_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "other.yaml").write_text("trials: 1\n", encoding="utf-8")
+    with pytest.raises(UserError, match=r"no such file; spaces there: other\.yaml"):
+        load_space(tmp_path / "mine.yaml", {})
+    with pytest.raises(UserError, match=r"is a folder"):
+        load_space(tmp_path, {})
+
+
+def test_conditions_are_sampled_before_what_depends_on_them() -> None:
+    space = SearchSpace(yaml.safe_load(FULL))
+    order = space.searched
+    assert order.index("mask_strategy") < order.index("context_window")
+    study = optuna.create_study()
+    names = set()
+    for _ in range(30):
+        trial = study.ask()
+        space(trial)
+        names |= set(trial.params)
+    assert "context_window" in names
