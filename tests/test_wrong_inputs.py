@@ -189,7 +189,8 @@ def test_there_are_at_least_twenty() -> None:
 
 
 def half_an_adapter(folder: Path) -> None:
-    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "base"}')
+    config = {"peft_type": "LORA", "target_modules": ["q"], "base_model_name_or_path": "base"}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
 def damaged_adapter(folder: Path) -> None:

@@ -44,7 +44,7 @@ def load_adapter(folder: Path, *, base_model: str | None = None, device: str = "
     )
     try:
         model = PeftModel.from_pretrained(base, str(folder))
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(
             f"{folder} cannot be loaded: its adapter must be whole and made for the base model; "

@@ -1,23 +1,21 @@
 """The pocket base: an mT5 small enough to be pre-trained on a laptop, and to show the collapse.
 
 Architecture and special tokens are mT5's (gated feed-forward, untied head, sentinels, pad 0, end
-1); vocabulary and weights are made here from given sentences. Pre-training is denoising (Raffel et
-al., 2020): pieces are dropped or replaced, at times a span becomes a sentinel, and the target is
-the clean sentence, so that the base ends up copying whatever it is given, which is the state that a
-large multilingual model is in before it is tuned for detoxification.
+1); vocabulary and weights are made here from given sentences. It is pre-trained as a denoiser
+(`denoising`) until it copies whatever it is given, which is the state that a large multilingual
+model is in before it is tuned for detoxification.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
-import itertools
 import json
 import os
 import random
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import sentencepiece
@@ -28,15 +26,12 @@ from transformers import MT5Config, MT5ForConditionalGeneration, T5Tokenizer
 
 from detox_tune.errors import UserError
 from detox_tune.model.base import quiet_libraries, sentinel_ids
+from detox_tune.model.denoising import BATCH_SIZE, pretrain, with_unfamiliar_words
 
 RECIPE = 1
 """Raised whenever a change here makes other weights from the same sentences."""
 
-_BATCH = 64
-_PEAK_RATE = 4e-3
-_LONGEST = 48
-_NOISE = 0.07
-_SPAN_SHARE = 0.15
+_LONGEST = 40  # pieces; what is longer costs time and teaches nothing new
 _N_SENTINELS = 4
 
 
@@ -98,17 +93,19 @@ def _build(
     progress: Callable[[int], None] | None,
 ) -> None:
     quiet_libraries()
-    tokenizer = train_tokenizer(sentences, vocabulary, folder)
-    ids = [x for x in tokenizer(list(sentences)).input_ids if 2 < len(x) <= _LONGEST]
-    if len(ids) < _BATCH:
+    rng = random.Random(seed)
+    texts = with_unfamiliar_words(sentences, rng)
+    tokenizer = train_tokenizer(texts, vocabulary, folder)
+    ids = [x for x in tokenizer(texts).input_ids if 2 < len(x) <= _LONGEST]
+    if len(ids) < BATCH_SIZE:
         raise UserError(
-            f"the pocket base needs at least {_BATCH} sentences of at most {_LONGEST} pieces, but "
-            f"got {len(ids)}: give more data, or name a checkpoint with --base-model"
+            f"the pocket base needs at least {BATCH_SIZE} sentences of at most {_LONGEST} pieces, "
+            f"but got {len(ids)}: give more data, or name a checkpoint with --base-model"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = new_model(len(tokenizer))
-        _pretrain(model, ids, sentinel_ids(tokenizer), steps, seed, progress)
+        pretrain(model, ids, sentinel_ids(tokenizer), steps=steps, rng=rng, progress=progress)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -145,11 +142,12 @@ def train_tokenizer(sentences: Sequence[str], vocabulary: int, folder: Path) -> 
 
 
 def new_model(vocabulary: int) -> MT5ForConditionalGeneration:
-    """An untrained pocket mT5 of about 1.3M weights, started so that copying is learned quickly.
+    """An untrained pocket mT5 of about a million weights, started so that it soon learns to copy.
 
-    The head starts as a small multiple of the embedding (though untied), and two encoder heads start
-    out looking at the piece before: what a model needs in order to find where it is in the source.
-    From T5's own starting point the same ability takes several times as many steps.
+    To copy, a model must find where in the source it is: the place whose last few pieces equal
+    those that it wrote last. So attention heads start out looking at the first, second and third
+    piece before (in the decoder the first and second), and the head starts as a small multiple of
+    the embedding, though untied. From T5's own starting point this takes several times as long.
     """
     config = MT5Config(
         vocab_size=vocabulary,
@@ -167,79 +165,17 @@ def new_model(vocabulary: int) -> MT5ForConditionalGeneration:
     )
     config.tie_word_embeddings = False  # transformers' MT5Config sets True whatever it is given
     model = MT5ForConditionalGeneration(config)
-    previous_piece = 1  # T5's relative-position bucket of distance -1
     with torch.no_grad():
         model.shared.weight.normal_(0.0, 0.5)
-        model.lm_head.weight.copy_(0.2 * model.shared.weight)
-        attention = model.encoder.block[0].layer[0].SelfAttention
-        attention.relative_attention_bias.weight[previous_piece, :2] += 5.0
+        model.lm_head.weight.copy_(0.4 * model.shared.weight)
+        _look_back(model.encoder, heads=3)
+        _look_back(model.decoder, heads=2)
     return model
 
 
-def _pretrain(
-    model: MT5ForConditionalGeneration,
-    ids: Sequence[list[int]],
-    sentinels: Sequence[int],
-    steps: int,
-    seed: int,
-    progress: Callable[[int], None] | None,
-) -> None:
-    """AdamW with a short warm-up and linear decay, batches of like length."""
-    rng = random.Random(seed)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_PEAK_RATE, betas=(0.9, 0.98))
-    warm_up = max(1, min(50, steps // 10))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warm_up, max(0.02, 1 - step / steps))
-    )
-    model.train()
-    for step, batch in enumerate(itertools.islice(_batches(ids, rng), steps), start=1):
-        noisy = [_noise(x, model.config.vocab_size, sentinels, rng) for x in batch]
-        input_ids = _padded(noisy, 0)
-        loss = model(
-            input_ids=input_ids, attention_mask=(input_ids != 0).long(), labels=_padded(batch, -100)
-        ).loss
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
-        if progress:
-            progress(step)
-    model.eval()
-
-
-def _batches(ids: Sequence[list[int]], rng: random.Random) -> Iterator[list[list[int]]]:
-    """Endless batches: shuffled, then sorted by length within windows of 16 batches."""
-    window = _BATCH * 16
-    while True:
-        order = list(range(len(ids)))
-        rng.shuffle(order)
-        for start in range(0, len(order), window):
-            near = sorted(order[start : start + window], key=lambda i: len(ids[i]))
-            batches = [near[i : i + _BATCH] for i in range(0, len(near), _BATCH)]
-            rng.shuffle(batches)
-            for batch in batches:
-                yield [ids[i] for i in batch]
-
-
-def _noise(
-    ids: list[int], vocabulary: int, sentinels: Sequence[int], rng: random.Random
-) -> list[int]:
-    """The ids with pieces dropped or replaced, now and then a span as a sentinel; the end stays."""
-    body = ids[:-1]
-    if len(body) > 4 and rng.random() < _SPAN_SHARE:
-        start = rng.randrange(len(body) - 2)
-        body = [*body[:start], sentinels[0], *body[start + rng.randint(1, 3) :]]
-    first_piece = 3 + len(sentinels)
-    noisy = []
-    for piece in body:
-        draw = rng.random()
-        if draw < _NOISE:
-            continue
-        noisy.append(rng.randrange(first_piece, vocabulary) if draw < 2 * _NOISE else piece)
-    return [*noisy, ids[-1]]
-
-
-def _padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:
-    length = max(map(len, rows))
-    return torch.tensor([row + [value] * (length - len(row)) for row in rows])
+def _look_back(stack: torch.nn.Module, *, heads: int) -> None:
+    """Head n of a stack's first layer starts out attending n + 1 pieces before."""
+    attention = stack.get_submodule("block.0.layer.0.SelfAttention")
+    bias = attention.relative_attention_bias.weight
+    for head in range(heads):
+        bias[head + 1, head] += 5.0  # T5's bucket of distance -n is n, for short distances
