@@ -27,7 +27,7 @@ def rewrite(
     """Greedy outputs for the pairs' sources, sentinels left in so that they can be counted."""
     sources = encode_sources(pairs, tokenizer, task_prefix)
     outputs = greedy_decode(model, sources, max_new_tokens=max_tokens)
-    return [tokenizer.decode(ids) for ids in outputs]
+    return [str(tokenizer.decode(ids)) for ids in outputs]
 
 
 def evaluate(

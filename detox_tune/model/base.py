@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 import transformers
@@ -95,8 +95,9 @@ def keep_head_untied(model: PreTrainedModel) -> None:
     transformers' default for mT5 is a tied head; with two matrices loaded, a later
     `resize_token_embeddings` or `tie_weights` would silently overwrite the head.
     """
-    head, embedding = model.get_output_embeddings().weight, model.get_input_embeddings().weight
-    if head.data_ptr() != embedding.data_ptr():
+    head = cast(torch.nn.Linear, model.get_output_embeddings())
+    embedding = cast(torch.nn.Embedding, model.get_input_embeddings())
+    if head.weight.data_ptr() != embedding.weight.data_ptr():
         model.config.tie_word_embeddings = False
 
 
@@ -114,8 +115,10 @@ def _keep_trainable_after_evaluation(model: PreTrainedModel) -> None:
     """
     import bitsandbytes
 
+    nn: Any = bitsandbytes.nn  # it does not export its classes explicitly
+
     for module in model.modules():
-        if isinstance(module, bitsandbytes.nn.Linear4bit):
+        if isinstance(module, nn.Linear4bit):
             module.support_avx512bf16_for_cpu = False
 
 

@@ -1,10 +1,12 @@
 """Pre-training of the pocket base: a denoiser that learns to copy, words it never saw included.
 
-Denoising as in T5 (Raffel et al., 2020), with little noise: pieces are dropped or replaced, at
-times a span becomes a sentinel, and the target is the clean sentence. A corpus that is small enough
-for a laptop has few words, and a model that knows them all by heart writes one of them where it
-meets a new one. So in most sentences many words are swapped for others or for coined ones, in
-source and target alike: what stands there can then only be read off the source.
+Denoising as in T5 (Raffel et al., 2020), with little noise: in some sentences a word is inserted,
+dropped or replaced, or a word or two become a sentinel, and the target is the clean sentence. Any
+one word is far more likely to be right than noise, so the model copies; but it has seen what comes
+after an edit, which is what tuning asks of it. A corpus that is small enough for a laptop has few
+words, and a model that knows them all by heart writes one of them where it meets a new one. So in
+most sentences many words are swapped for others or for coined ones, in source and target alike:
+what stands there can then only be read off the source.
 """
 
 from __future__ import annotations
@@ -21,8 +23,7 @@ BATCH_SIZE = 64
 """Sentences in one optimiser step."""
 
 _PEAK_RATE = 4e-3
-_NOISE = 0.02  # of the pieces dropped, and as many replaced
-_SPAN_SHARE = 0.15  # of the sentences with a span as a sentinel
+_NOISY_SHARE = 0.4  # of the sentences that are changed at one place
 _NATURAL_SHARE = 0.15  # of the sentences left as they are
 _SWAPPED_SHARE = 0.6  # of the words in the others
 _COINED_SHARE = 0.5  # of the swapped words
@@ -35,12 +36,13 @@ def with_unfamiliar_words(sentences: Sequence[str], rng: random.Random) -> list[
     A coined word is the beginning of one word of the corpus and the end of another. Words shorter
     than three letters stay.
     """
-    words = sorted({word for sentence in sentences for word in _WORD.findall(sentence)})
+    words: list[str] = sorted({word for sentence in sentences for word in _WORD.findall(sentence)})
 
     def swapped(match: regex.Match[str]) -> str:
         if rng.random() > _SWAPPED_SHARE:
             return str(match[0])
-        first, second = rng.choice(words), rng.choice(words)
+        first: str = rng.choice(words)
+        second: str = rng.choice(words)
         if rng.random() > _COINED_SHARE:
             return first
         return first[: rng.randint(2, len(first) - 1)] + second[-rng.randint(1, len(second) - 2) :]
@@ -51,11 +53,22 @@ def with_unfamiliar_words(sentences: Sequence[str], rng: random.Random) -> list[
     ]
 
 
+def word_pieces(ids: Sequence[int], starts_word: Sequence[bool]) -> list[list[int]]:
+    """The ids of a sentence, without its end token, as a list of pieces for each word."""
+    words: list[list[int]] = []
+    for piece in ids[:-1]:
+        if starts_word[piece] or not words:
+            words.append([])
+        words[-1].append(piece)
+    return words
+
+
 def pretrain(
     model: MT5ForConditionalGeneration,
-    ids: Sequence[list[int]],
-    sentinels: Sequence[int],
+    sentences: Sequence[list[list[int]]],
     *,
+    sentinel: int,
+    end: int,
     steps: int,
     rng: random.Random,
     progress: Callable[[int], None] | None = None,
@@ -64,8 +77,9 @@ def pretrain(
 
     Args:
         model: trained in place, on the CPU; left in evaluation mode.
-        ids: clean sentences, each with its end token.
-        sentinels: ids of the sentinels; the last, `<extra_id_0>`, stands for a span.
+        sentences: clean sentences, a list of word pieces for each word, without the end token.
+        sentinel: id that stands for hidden words.
+        end: id of the end token.
         steps: optimiser steps.
         rng: decides order and noise.
         progress: called with the number of steps done.
@@ -76,11 +90,14 @@ def pretrain(
         optimizer, lambda step: min((step + 1) / warm_up, max(0.02, 1 - step / steps))
     )
     model.train()
-    for step, batch in enumerate(itertools.islice(_batches(ids, rng), steps), start=1):
-        noisy = [_noise(x, model.config.vocab_size, sentinels, rng) for x in batch]
+    for step, batch in enumerate(itertools.islice(_batches(sentences, rng), steps), start=1):
+        noisy = [
+            [*_noise(words, rng.choice(rng.choice(batch)), sentinel, rng), end] for words in batch
+        ]
+        clean = [[*itertools.chain(*words), end] for words in batch]
         input_ids = _padded(noisy, 0)
         loss = model(
-            input_ids=input_ids, attention_mask=(input_ids != 0).long(), labels=_padded(batch, -100)
+            input_ids=input_ids, attention_mask=(input_ids != 0).long(), labels=_padded(clean, -100)
         ).loss
         optimizer.zero_grad()
         loss.backward()
@@ -92,36 +109,36 @@ def pretrain(
     model.eval()
 
 
-def _batches(ids: Sequence[list[int]], rng: random.Random) -> Iterator[list[list[int]]]:
+def _batches(
+    sentences: Sequence[list[list[int]]], rng: random.Random
+) -> Iterator[list[list[list[int]]]]:
     """Endless batches: shuffled, then sorted by length within windows of 16 batches."""
     window = BATCH_SIZE * 16
     while True:
-        order = list(range(len(ids)))
+        order = list(range(len(sentences)))
         rng.shuffle(order)
         for start in range(0, len(order), window):
-            near = sorted(order[start : start + window], key=lambda i: len(ids[i]))
+            near = sorted(order[start : start + window], key=lambda i: sum(map(len, sentences[i])))
             batches = [near[i : i + BATCH_SIZE] for i in range(0, len(near), BATCH_SIZE)]
             rng.shuffle(batches)
             for batch in batches:
-                yield [ids[i] for i in batch]
+                yield [sentences[i] for i in batch]
 
 
 def _noise(
-    ids: list[int], vocabulary: int, sentinels: Sequence[int], rng: random.Random
+    words: list[list[int]], other: list[int], sentinel: int, rng: random.Random
 ) -> list[int]:
-    """The ids with pieces dropped or replaced, now and then a span as a sentinel; the end stays."""
-    body = ids[:-1]
-    if len(body) > 4 and rng.random() < _SPAN_SHARE:
-        start = rng.randrange(len(body) - 2)
-        body = [*body[:start], sentinels[-1], *body[start + rng.randint(1, 3) :]]
-    first_piece = 3 + len(sentinels)
-    noisy = []
-    for piece in body:
-        draw = rng.random()
-        if draw < _NOISE:
-            continue
-        noisy.append(rng.randrange(first_piece, vocabulary) if draw < 2 * _NOISE else piece)
-    return [*noisy, ids[-1]]
+    """The pieces of a sentence's words after at most one change."""
+    if rng.random() > _NOISY_SHARE:
+        return list(itertools.chain(*words))
+    place = rng.randrange(len(words))
+    insert, drop, replace = (
+        [*words[:place], other, *words[place:]],
+        [*words[:place], *words[place + 1 :]],
+        [*words[:place], other, *words[place + 1 :]],
+    )
+    hide = [*words[:place], [sentinel], *words[place + rng.randint(1, 2) :]]
+    return list(itertools.chain(*rng.choice((insert, drop, replace, hide))))
 
 
 def _padded(rows: Sequence[list[int]], value: int) -> torch.Tensor:

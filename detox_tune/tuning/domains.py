@@ -33,7 +33,8 @@ class Choice(_Domain):
         return self.choice
 
     def suggest(self, trial: optuna.Trial, name: str, kind: type) -> Value:
-        return trial.suggest_categorical(name, self.choice)
+        value: Value = trial.suggest_categorical(name, self.choice)
+        return value
 
 
 class Range(_Domain):

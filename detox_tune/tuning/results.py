@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +86,7 @@ def find_winner(results: Iterable[Result], max_copy_rate: float) -> Winner | Non
     return Winner(trial_name(result), settings, report, checkpoint)
 
 
-def write_trials(path: Path, rows: list[Mapping[str, Any]]) -> None:
+def write_trials(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write trials.csv."""
     write_table(path, sorted(rows, key=lambda row: str(row["trial"])), COLUMNS)
 
@@ -106,8 +108,4 @@ def _reports(result: Result) -> list[dict[str, Any]]:
 def _seconds(reports: list[dict[str, Any]]) -> list[float]:
     """Seconds of training up to each process's last report: the clock starts anew after a death."""
     seconds = [float(report["seconds"]) for report in reports]
-    return [
-        now
-        for now, later in zip(seconds, [*seconds[1:], float("-inf")], strict=True)
-        if later < now
-    ]
+    return [now for now, later in pairwise([*seconds, -math.inf]) if later < now]

@@ -140,7 +140,8 @@ class SearchSpace:
 
     def _check_value(self, name: str, value: Any) -> None:
         field = TrialConfig.model_fields[name]
-        adapter: TypeAdapter[Any] = TypeAdapter(Annotated[field.annotation, *field.metadata, field])
+        kind: Any = Annotated[field.annotation, *field.metadata, field]
+        adapter: TypeAdapter[Any] = TypeAdapter(kind)
         try:
             adapter.validate_python(value)
         except ValidationError as error:

@@ -14,7 +14,8 @@ from detox_tune.data.pairs import LoadedPairs, Pair, load_pairs
 from detox_tune.data.split import Splits, split_pairs
 from detox_tune.data.tokenise import Example, encode_sources, tokenise, toxic_token_ids
 from detox_tune.errors import UserError
-from detox_tune.evaluation.scores import EmbeddedScorers, NeutralityClassifier, Scorers
+from detox_tune.evaluation.classifier import NeutralityClassifier
+from detox_tune.evaluation.scores import EmbeddedScorers, Scorers
 from detox_tune.model.base import load_tokenizer
 from detox_tune.model.pocket import pocket_base
 from detox_tune.training.masking import toxic_positions
@@ -132,7 +133,7 @@ def build_base(
 def denoising_sentences(config: SearchConfig, corpus: Corpus) -> list[str]:
     """What the pocket base is pre-trained on: never a validation or test sentence."""
     if config.data == "embedded":
-        return embedded.embedded_sentences(config.seed)
+        return embedded.embedded_sentences(config.seed, config.languages)
     texts = (text for pair in corpus.splits.train for text in (pair.source, *pair.references))
     return list(dict.fromkeys(texts))
 

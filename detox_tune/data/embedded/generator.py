@@ -15,7 +15,7 @@ and not only in what fills a slot. Toxic words listed under ``test`` occur in th
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -65,13 +65,15 @@ def embedded_pairs(seed: int = 0) -> list[Pair]:
     ]
 
 
-def embedded_sentences(seed: int = 0) -> list[str]:
+def embedded_sentences(seed: int = 0, chosen: Collection[str] = ()) -> list[str]:
     """About 12,000 unique sentences a language, toxic and neutral, for a denoiser to learn from.
 
     Made of training scenes and training rewordings only: nothing of the validation or test split.
-    The languages are mixed; the same seed gives the same sentences in the same order.
+    The `chosen` languages (all, if none) are mixed; the same seed gives the same sentences in the
+    same order.
     """
-    sentences = [text for language in languages() for text in _language_sentences(language, seed)]
+    wanted = [language for language in languages() if not chosen or language in chosen]
+    sentences = [text for language in wanted for text in _language_sentences(language, seed)]
     random.Random(f"{seed}/sentences").shuffle(sentences)
     return sentences
 
@@ -109,7 +111,7 @@ class _Writer:
         scene = self._random.choice(self._file.scenes[self._split])
         place = self._random.randrange(len(scene.clauses))
         text = self._plain(scene.clauses[place])
-        if self._random.random() < 0.15:
+        if self._random.random() < 0.03:
             other = self._random.choice(self._file.scenes[self._split])
             return f"{_finished(text)} {_finished(self._plain(self._random.choice(other.clauses)))}"
         before, after = self._company(scene, place)
@@ -121,9 +123,9 @@ class _Writer:
     def _company(self, scene: Scene, place: int) -> tuple[str, str]:
         """What stands before and after the clause at ``place``: nothing, an opener, a clause."""
         fate = self._random.random()
-        if fate < 0.6:
+        if fate < 0.85:
             return "", ""
-        if fate < 0.75:
+        if fate < 0.93:
             return self._random.choice(self._file.openers) + " ", ""
         others = [index for index in range(len(scene.clauses)) if index != place]
         other = self._random.choice(others)
@@ -158,7 +160,7 @@ class _Writer:
         before = after = ""
         if "~" not in rewording.toxic:
             before, after = self._random.choice(
-                [("", ""), ("", ""), (_finished(clause) + " ", ""), ("", " " + _finished(clause))]
+                [*[("", "")] * 8, (_finished(clause) + " ", ""), ("", " " + _finished(clause))]
             )
 
         def filled(text: str) -> str:
