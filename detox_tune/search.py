@@ -31,14 +31,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, or 1 if no trial is good enough to export."""
     options = _parser().parse_args(arguments)
     # Imported late, so that --help and wrong flags answer at once.
-    from detox_tune.tuning import run
+    import optuna
+
+    from detox_tune.tuning.dry_run import dry_run
+    from detox_tune.tuning.run import search
     from detox_tune.tuning.space_file import load_space
+
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
 
     config, space = load_space(options.space, _overrides(options))
     if options.dry_run:
-        run.dry_run(config, space)
+        dry_run(config, space)
         return 0
-    return run.search(config, space)
+    return search(config, space)
 
 
 def _parser() -> argparse.ArgumentParser:

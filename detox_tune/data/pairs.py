@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import regex
 
+from detox_tune.data.columns import Columns, find_columns
 from detox_tune.data.readers import (
     TABLE_SUFFIXES,
     Row,
@@ -28,7 +28,7 @@ from detox_tune.data.readers import (
     stem_language,
     undecodable,
 )
-from detox_tune.data.spans import SPAN_COLUMNS, load_spans, locate, span_strings
+from detox_tune.data.spans import load_spans, locate, span_strings
 from detox_tune.data.text import fold_spaces, sentence_key
 from detox_tune.errors import UserError
 
@@ -36,28 +36,6 @@ MAX_BAD_SHARE = 0.05
 """More bad rows than this share of all rows stop the loading unless they are allowed."""
 
 _SHOWN_BAD_ROWS = 5
-# Of each list the first pattern that matches columns names them: `neutral1`, `neutral2`, ...
-_SOURCE_NAMES = tuple(
-    map(
-        regex.compile,
-        (
-            r"toxic|(?:[a-z]{2,3}_)?toxic_(?:sentence|comment|text)",
-            r"source(?:_(?:sentence|comment|text))?",
-            r"input",
-        ),
-    )
-)
-_REFERENCE_NAMES = tuple(
-    map(
-        regex.compile,
-        (
-            r"(?:[a-z]{2,3}_)?neutral(?:_(?:sentence|comment|text))?s?_?\d*",
-            r"references?_?\d*",
-            r"targets?_?\d*",
-            r"output",
-        ),
-    )
-)
 _CONTROL = regex.compile(r"[\p{Cc}--[\t\n\r]]", regex.V1)
 _VISIBLE = regex.compile(r"[^\p{Z}\p{C}\p{DI}]")
 
@@ -155,7 +133,7 @@ def load_pairs(
     collector = _Collector(max_characters)
     seen: set[str] = set()
     for table in _tables(data, languages):
-        columns = _find_columns(table, source_column, reference_columns)
+        columns = find_columns(table, source_column, reference_columns)
         of_rows = row_languages(table, languages, language_column)
         seen.update(filter(None, of_rows))
         for row, language in zip(table.rows, of_rows, strict=True):
@@ -190,12 +168,6 @@ def load_pairs(
     return LoadedPairs(pairs, bad_rows, collector.n_rows)
 
 
-class _Columns(NamedTuple):
-    source: int
-    references: tuple[int, ...]
-    spans: int | None
-
-
 @dataclass(slots=True)
 class _Draft:
     # Dicts because they keep the order and hold nothing twice.
@@ -224,7 +196,7 @@ class _Collector:
         self.bad_rows: list[BadRow] = []
         self.n_rows = 0
 
-    def add(self, file: str, row: Row, language: str | None, columns: _Columns) -> None:
+    def add(self, file: str, row: Row, language: str | None, columns: Columns) -> None:
         self.n_rows += 1
         try:
             if row.problem:
@@ -243,7 +215,7 @@ class _Collector:
             strings = span_strings(row.values[columns.spans], language)
             draft.spans.update(dict.fromkeys(strings))
 
-    def _references(self, row: Row, columns: _Columns, source: str) -> list[str]:
+    def _references(self, row: Row, columns: Columns, source: str) -> list[str]:
         references: list[str] = []
         fault = "missing reference"
         for value in _flat(row.values[place] for place in columns.references):
@@ -303,40 +275,6 @@ def _tables(data: str, languages: Sequence[str]) -> Iterator[Table]:
         yield read_table(path)
     else:
         yield from read_hub(data)
-
-
-def _find_columns(
-    table: Table, source_column: str | None, reference_columns: Sequence[str]
-) -> _Columns:
-    if source_column is not None:
-        source = table.find(source_column, "source_column")
-    else:
-        source = _known_columns(table, _SOURCE_NAMES, "toxic sentence", "source_column")[0]
-    if reference_columns:
-        references = [table.find(name, "reference_columns") for name in reference_columns]
-    else:
-        references = _known_columns(
-            table, _REFERENCE_NAMES, "neutral sentence", "reference_columns"
-        )
-    if source in references:
-        raise UserError(
-            f"{table.file}: column {table.columns[source]!r} is both source and reference; "
-            "set source_column and reference_columns to different ones"
-        )
-    return _Columns(source, tuple(references), table.find_known(SPAN_COLUMNS))
-
-
-def _known_columns(
-    table: Table, patterns: Sequence[regex.Pattern], what: str, option: str
-) -> list[int]:
-    names = ["_".join(name.split()).casefold() for name in table.columns]
-    for pattern in patterns:
-        if places := [place for place, name in enumerate(names) if pattern.fullmatch(name)]:
-            return places
-    raise UserError(
-        f"{table.file}: no column is known to hold the {what}; it has {table.columns_shown()}; "
-        f"set {option} to one of them"
-    )
 
 
 def _join_spans(drafts: dict[tuple[str, str], _Draft], path: str, languages: Sequence[str]) -> None:

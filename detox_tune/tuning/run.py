@@ -5,48 +5,44 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import importlib.metadata
-import logging
 import os
 import shutil
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import optuna
-import ray
 from ray import tune
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from detox_tune import __version__
-from detox_tune.config import SearchConfig, TrialConfig
+from detox_tune.config import SearchConfig
 from detox_tune.data.split import fingerprint
 from detox_tune.errors import UserError
 from detox_tune.files import write_json
-from detox_tune.model.base import load_tokenizer
-from detox_tune.training.masking import marked, trained_positions
+from detox_tune.tuning.cluster import concurrency, connected
 from detox_tune.tuning.export import export_winner
+from detox_tune.tuning.prepare import (
+    build_base_with_progress,
+    check_anchor,
+    check_penalty,
+    describe_data,
+)
 from detox_tune.tuning.progress import SearchProgress, clock
 from detox_tune.tuning.results import find_winner, trial_row, write_trials
 from detox_tune.tuning.scheduler import CollapseScheduler
 from detox_tune.tuning.searcher import DetoxSearch
-from detox_tune.tuning.space import SearchSpace, first_samples
-from detox_tune.tuning.task import Corpus, Task, build_base, build_task, load_corpus
+from detox_tune.tuning.space import SearchSpace
+from detox_tune.tuning.task import Corpus, Task, build_task, load_corpus
 from detox_tune.tuning.trial import run_trial
 
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "ray", "optuna")
-_DRY_RUN_SAMPLES = 5
-_DRY_RUN_PAIRS = 2
 _CHECKPOINTS_KEPT = 2  # checkpoints a trial keeps: its best, and its last
 
 
 def search(config: SearchConfig, space: SearchSpace) -> int:
     """Run a search; returns 0, or 1 if no trial is good enough to export."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
     started = time.monotonic()
     console, log = Console(), Console(stderr=True)
     folder = run_folder(config)
@@ -55,6 +51,7 @@ def search(config: SearchConfig, space: SearchSpace) -> int:
     base = build_base_with_progress(config, corpus, log)
     task = build_task(config, corpus, base)
     check_penalty(space, task)
+    check_anchor(space, task)
     with connected(config) as resources:
         folder.mkdir(parents=True)
         task = dataclasses.replace(task, base=_keep_base(config, base, folder))
@@ -133,48 +130,6 @@ def _name_trial(trial: Any) -> str:
     return f"trial_{int(str(trial.experiment_tag).split('_')[0]):03d}"
 
 
-def dry_run(config: SearchConfig, space: SearchSpace) -> None:
-    """Print the resolved search, the first trials, and what their masks would train."""
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    console = Console()
-    console.print("[bold]search[/bold]")
-    for name, value in config.model_dump().items():
-        console.print(f"  {name}: {value!r}", highlight=False)
-    console.print("[bold]space[/bold]")
-    for name, domain in space.describe().items():
-        console.print(f"  {name}: {domain!r}", highlight=False)
-    console.print(f"[bold]first {_DRY_RUN_SAMPLES} trials[/bold] (before any result is known)")
-    samples = [TrialConfig(**s) for s in first_samples(space, config, _DRY_RUN_SAMPLES)]
-    for number, sample in enumerate(samples, start=1):
-        settings = {k: v for k, v in sample.model_dump().items() if v is not None}
-        console.print(f"  trial_{number:03d}: {settings}", highlight=False)
-    corpus = load_corpus(config)
-    describe_data(corpus, console)
-    base = build_base_with_progress(config, corpus, Console(stderr=True))
-    show_masks(build_task(config, corpus, base), samples, console)
-
-
-def show_masks(task: Task, samples: list[TrialConfig], console: Console) -> None:
-    """References of a few pairs with the tokens marked that each mask strategy trains."""
-    tokenizer = load_tokenizer(task.base)
-    masks = {(s.mask_strategy, s.mask_anchor, s.context_window) for s in samples}
-    chosen = [i for i, toxic in enumerate(task.positions["edits"]) if any(toxic)][:_DRY_RUN_PAIRS]
-    console.print("[bold]what each mask trains[/bold] ([[...]] marks trained tokens)")
-    for index in chosen:
-        example = task.examples[index]
-        console.print(f"  source: {task.train[example.pair].source}", highlight=False, markup=False)
-        for strategy, anchor, window in sorted(masks, key=str):
-            trained = trained_positions(
-                strategy,
-                toxic=task.positions[anchor or "edits"][index],
-                label_toxic=example.label_toxic,
-                context_window=window,
-            )
-            tokens = tokenizer.convert_ids_to_tokens(example.label_ids)
-            name = " ".join(str(part) for part in (strategy, anchor, window) if part is not None)
-            console.print(f"    {name}: {marked(tokens, trained)}", highlight=False, markup=False)
-
-
 def run_folder(config: SearchConfig) -> Path:
     """OUT/NAME, absolute; it must be new.
 
@@ -198,99 +153,6 @@ def _keep_base(config: SearchConfig, base: str, folder: Path) -> str:
     if config.base_model != "pocket":
         return base
     return str(shutil.copytree(base, folder / "base"))
-
-
-def describe_data(corpus: Corpus, console: Console) -> None:
-    """Say what was read, split and dropped."""
-    splits = corpus.splits
-    if corpus.loaded is not None and corpus.loaded.bad_rows:
-        console.print(corpus.loaded.report(), markup=False, highlight=False, soft_wrap=True)
-    languages = sorted({pair.language for pair in splits.train})
-    console.print(
-        f"pairs: {len(splits.train)} train, {len(splits.validation)} validation, "
-        f"{len(splits.test)} test ({', '.join(languages)}); lexicon: {len(corpus.lexicon)} entries",
-        highlight=False,
-    )
-
-
-def build_base_with_progress(config: SearchConfig, corpus: Corpus, console: Console) -> str:
-    """`build_base` with a progress bar; on no terminal, a line."""
-    if config.base_model != "pocket":
-        return build_base(config, corpus)
-    if not console.is_terminal:
-        console.print("pocket base: built on first use (a minute or two), then cached")
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("pocket base", total=config.pocket_steps, visible=False)
-        return build_base(
-            config, corpus, lambda step: progress.update(bar, completed=step, visible=True)
-        )
-
-
-def check_penalty(space: SearchSpace, task: Task) -> None:
-    """Refuse a search over gamma where no token is toxic: the penalty would be 0 throughout."""
-    if any(float(g or 0) > 0 for g in space.possible("gamma")) and not task.forbidden_token_ids:
-        raise UserError(
-            "gamma weighs a penalty on toxic tokens, but none was found in the training data: give "
-            "a --lexicon whose words occur there, lower min_purity, or fix gamma: 0"
-        )
-
-
-@contextmanager
-def connected(config: SearchConfig) -> Iterator[dict[str, float]]:
-    """Ray, started here or joined at `address`; yields the cluster's resources.
-
-    Raises:
-        UserError: if the cluster can't be reached or has too little for one trial.
-    """
-    if config.address and config.address.startswith("ray://"):
-        raise UserError(
-            f"address={config.address!r} is a Ray client, which would run the search out of sight "
-            "on the cluster: start the command on the cluster's head, with --address auto"
-        )
-    where = {"address": config.address} if config.address else {"num_cpus": os.cpu_count()}
-    try:
-        ray.init(
-            **where,
-            include_dashboard=None if config.address else False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    except (ConnectionError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"address={config.address!r}: no Ray cluster answers there: start one with `ray start "
-            f"--head` or `ray up cluster.yaml`, or leave --address out ({reason})"
-        ) from error
-    try:
-        resources = ray.cluster_resources()
-        needs = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
-        for kind, needed in needs.items():
-            # A joined cluster may still scale up; what starts here is all there will be.
-            if not config.address and needed > resources.get(kind, 0):
-                raise UserError(
-                    f"{kind.lower()}s_per_trial={needed:g}, but this machine has "
-                    f"{resources.get(kind, 0):g} {kind}s: lower it, or join a cluster (--address)"
-                )
-        yield resources
-    finally:
-        ray.shutdown()
-
-
-def concurrency(config: SearchConfig, resources: dict[str, float]) -> int:
-    """How many trials may be pending or running at once, at least 1.
-
-    A joined cluster is asked for twice what it has now, and at least for the random trials that
-    the sampler starts with, so that its autoscaler sees demand, from nothing too. Not for all:
-    settings are drawn when a trial becomes pending, and TPE should know some results by then.
-    """
-    fits = resources.get("CPU", 0) / config.cpus_per_trial
-    if config.gpus_per_trial > 0:
-        fits = min(fits, resources.get("GPU", 0) / config.gpus_per_trial)
-    at_once = max(1, int(fits + 1e-9))
-    if config.address:
-        at_once = max(2 * at_once, config.startup_trials)
-    return min(config.trials, at_once)
 
 
 def describe_search(config: SearchConfig, space: SearchSpace, corpus: Corpus) -> dict[str, Any]:

@@ -240,3 +240,22 @@ def test_the_adapter_rewrites_from_the_command_line(plain_run: Path) -> None:
     assert given.stdout == piped.stdout
     assert len(given.stdout.splitlines()) == 2
     assert given.stderr == ""
+
+
+def test_a_dry_run_shows_settings_trials_and_masks_and_writes_nothing(folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    command = [
+        sys.executable,
+        "-m",
+        "detox_tune.search",
+        "space.yaml",
+        "--dry-run",
+        "--steps",
+        "30",
+    ]
+    shown = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
+    assert "steps: 30" in shown
+    assert "gamma: {'zero_or': (0.1, 1.0)}" in shown
+    assert "trial_005: " in shown
+    assert "[[" in shown
+    assert sorted(folder.rglob("*")) == before

@@ -32,7 +32,7 @@ from detox_tune.data.pairs import Pair
 
 _T = TypeVar("_T")
 
-_PAIRS = {"train": 2000, "validation": 150, "test": 250}
+_PAIRS = {"train": 4000, "validation": 150, "test": 250}
 _SENTENCES = 12_000
 # Draws that may come to nothing (a sentence met before, a clause without the mark) for each kept.
 _PATIENCE = 50
@@ -54,7 +54,7 @@ class _Draft:
 def embedded_pairs(seed: int = 0) -> list[Pair]:
     """Toxic sentences with one or two neutral references each, and their split.
 
-    For each language 2,000 training, 150 validation and 250 test pairs; sources are unique. The
+    For each language 4,000 training, 150 validation and 250 test pairs; sources are unique. The
     same seed gives the same pairs in the same order.
     """
     return [

@@ -1,0 +1,89 @@
+"""Ids and toxic marks of pairs, and which tokens are forbidden."""
+
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
+from detox_tune.data.lexicon import Lexicon
+from detox_tune.data.pairs import Pair
+from detox_tune.data.tokenise import Example, encode_sources, tokenise, toxic_token_ids
+
+LEXICON = Lexicon({"en": ["stupid", "shut up"]})
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_base: Path) -> PreTrainedTokenizerBase:
+    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(tiny_base)
+    return tokenizer
+
+
+def marked_text(tokenizer: PreTrainedTokenizerBase, ids: list[int], marks: list[bool]) -> str:
+    tokens = tokenizer.convert_ids_to_tokens(
+        [i for i, mark in zip(ids, marks, strict=True) if mark]
+    )
+    return "".join(tokens).replace("▁", " ").strip()
+
+
+def test_source_and_reference_carry_their_toxic_spans(tokenizer: PreTrainedTokenizerBase) -> None:
+    pair = Pair("the stupid bus, shut up.", ("the bus.", "the stupid bus."), "en")
+    examples = tokenise([pair], tokenizer, LEXICON, max_tokens=96).examples
+    assert [example.pair for example in examples] == [0, 0]
+    for example in examples:
+        text = marked_text(tokenizer, example.source_ids, example.source_toxic)
+        assert text == "stupid shut up"
+        assert (example.source_ids[-1], example.label_ids[-1]) == (1, 1)
+        assert not example.source_toxic[-1]
+    assert marked_text(tokenizer, examples[0].label_ids, examples[0].label_toxic) == ""
+    assert marked_text(tokenizer, examples[1].label_ids, examples[1].label_toxic) == "stupid"
+
+
+def test_annotated_spans_count_beside_the_lexicon(tokenizer: PreTrainedTokenizerBase) -> None:
+    source = "the stupid bus is late."
+    pair = Pair(source, ("the bus is late.",), "en", spans=((18, 22),))
+    assert source[18:22] == "late"
+    (example,) = tokenise([pair], tokenizer, LEXICON, max_tokens=96).examples
+    assert marked_text(tokenizer, example.source_ids, example.source_toxic) == "stupid late"
+
+
+def test_too_long_examples_are_left_out_and_counted(tokenizer: PreTrainedTokenizerBase) -> None:
+    pairs = [Pair("a bus.", ("a bus.", "word " * 40), "en"), Pair("word " * 40, ("a bus.",), "en")]
+    tokenised = tokenise(pairs, tokenizer, LEXICON, max_tokens=20)
+    assert (len(tokenised.examples), tokenised.over_long) == (1, 2)
+
+
+def test_the_prefix_is_encoded_with_the_source(tokenizer: PreTrainedTokenizerBase) -> None:
+    pairs = [Pair("the bus.", ("x",), "en")]
+    (ids,) = encode_sources(pairs, tokenizer, "detoxify: ")
+    assert tokenizer.decode(ids, skip_special_tokens=True) == "detoxify: the bus."
+
+
+def test_forbidden_tokens_are_those_that_hardly_occur_elsewhere() -> None:
+    def example(pair: int, source: dict[int, bool], label: dict[int, bool]) -> Example:
+        return Example(pair, list(source), list(source.values()), list(label), list(label.values()))
+
+    examples = [
+        example(0, {7: True, 8: True, 9: False, 1: False}, {9: False, 1: False}),
+        example(0, {7: True, 8: True, 9: False, 1: False}, {8: False, 1: False}),
+        example(1, {7: True, 1: False}, {9: False, 1: False}),
+    ]
+    # 7: 2 of 2 (a source counts once); 8: 1 of 2; 9: never
+    assert toxic_token_ids(examples, min_purity=0.95) == [7]
+    assert toxic_token_ids(examples, min_purity=0.5) == [7, 8]
+
+
+def test_purity_agrees_with_a_count_over_the_corpus(tokenizer: PreTrainedTokenizerBase) -> None:
+    pairs = embedded_pairs()[:300]
+    examples = tokenise(pairs, tokenizer, embedded_lexicon(), max_tokens=96).examples
+    inside: dict[int, list[bool]] = {}
+    for number, example in enumerate(examples):
+        first = number == 0 or examples[number - 1].pair != example.pair
+        sides = [(example.label_ids, example.label_toxic)]
+        sides += [(example.source_ids, example.source_toxic)] if first else []
+        for ids, marks in sides:
+            for i, mark in zip(ids, marks, strict=True):
+                inside.setdefault(i, []).append(mark)
+    expected = sorted(i for i, marks in inside.items() if sum(marks) / len(marks) >= 0.95)
+    assert toxic_token_ids(examples, min_purity=0.95) == expected
+    assert expected

@@ -1,0 +1,92 @@
+"""Rows and the winner, from what Tune gives back."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from ray.tune import Checkpoint, Result
+
+from detox_tune.tuning.results import COLUMNS, SCORES, find_winner, trial_row, write_trials
+from detox_tune.tuning.trial import feasible_j
+
+
+def report(step: int, j: float, copy_rate: float, seconds: float) -> dict[str, Any]:
+    scores = {name: 0.0 for name in SCORES} | {"j": j, "copy_rate": copy_rate}
+    extra = {"step": step, "seconds": seconds, "trained_share": 1.0, "pairs_dropped": 0}
+    return scores | extra | {"feasible_j": feasible_j(scores, 0.1)}
+
+
+def result(
+    folder: Path, name: str, reports: list[dict[str, Any]], ended: str = "finished"
+) -> Result:
+    checkpoints = []
+    for one in reports:
+        path = folder / name / f"checkpoint_{one['step']}"
+        path.mkdir(parents=True)
+        checkpoints.append((Checkpoint.from_directory(path), one))
+    last = (reports[-1] if reports else {}) | {
+        "ended": ended,
+        "ended_reason": "because",
+        "config": {"gamma": 0.5},
+    }
+    return Result(
+        metrics=last,
+        checkpoint=None,
+        error=None,
+        path=str(folder / name),
+        metrics_dataframe=pd.DataFrame(reports) if reports else None,
+        best_checkpoints=checkpoints,
+    )
+
+
+def test_a_row_tells_of_the_best_feasible_report_not_of_the_last(tmp_path: Path) -> None:
+    reports = [report(10, 0.3, 0.05, 1.0), report(20, 0.6, 0.5, 2.0), report(30, 0.2, 0.0, 3.0)]
+    row = trial_row(result(tmp_path, "trial_001", reports))
+    assert (row["trial"], row["ended"], row["reason"]) == ("trial_001", "finished", "because")
+    assert (row["steps"], row["best_step"], row["j"], row["copy_rate"]) == (30, 10, 0.3, 0.05)
+    assert (row["gamma"], row["lora"], row["seconds"]) == (0.5, "second", 3.0)
+
+
+def test_a_continued_trial_counts_each_step_once_and_all_its_seconds(tmp_path: Path) -> None:
+    reports = [report(10, 0.3, 0.05, 4.0), report(20, 0.4, 0.05, 9.0), report(30, 0.2, 0.0, 2.5)]
+    assert trial_row(result(tmp_path, "trial_001", reports))["seconds"] == 11.5
+
+
+def test_a_failed_trial_has_a_row_too(tmp_path: Path) -> None:
+    row = trial_row(result(tmp_path, "trial_001", [], ended="failed"))
+    assert (row["ended"], row["steps"], row["j"], row["seconds"]) == ("failed", 0, None, 0)
+
+
+def test_the_winner_is_the_best_feasible_report_with_its_own_checkpoint(tmp_path: Path) -> None:
+    results = [
+        result(tmp_path, "trial_001", [report(10, 0.9, 0.4, 1), report(20, 0.3, 0.1, 2)]),
+        result(tmp_path, "trial_002", [report(10, 0.5, 0.02, 1), report(20, 0.4, 0.0, 2)]),
+    ]
+    winner = find_winner(results, 0.1)
+    assert winner is not None
+    assert (winner.trial, winner.report["step"]) == ("trial_002", 10)
+    assert winner.checkpoint.path.endswith("trial_002/checkpoint_10")
+    assert find_winner(results, 0.0).report["step"] == 20  # type: ignore[union-attr]
+
+
+def test_nobody_wins_where_all_copy(tmp_path: Path) -> None:
+    assert find_winner([result(tmp_path, "trial_001", [report(10, 0.9, 0.4, 1)])], 0.1) is None
+
+
+def test_trials_csv_has_a_line_a_trial_in_order(tmp_path: Path) -> None:
+    rows = [trial_row(result(tmp_path, f"trial_00{n}", [report(5, 0.1, 0, 1)])) for n in (2, 1)]
+    write_trials(tmp_path / "trials.csv", rows)
+    with (tmp_path / "trials.csv").open(encoding="utf-8", newline="") as file:
+        read = list(csv.DictReader(file))
+    assert [row["trial"] for row in read] == ["trial_001", "trial_002"]
+    assert tuple(read[0]) == COLUMNS
+
+
+def test_an_infeasible_report_ranks_below_any_feasible_one() -> None:
+    assert feasible_j({"j": 0.9, "copy_rate": 0.11}, 0.1) < feasible_j(
+        {"j": 0.0, "copy_rate": 0.1}, 0.1
+    )
+    with pytest.raises(ValueError, match="j=nan is not a number"):
+        feasible_j({"j": float("nan"), "copy_rate": 0.0}, 0.1)
