@@ -114,7 +114,7 @@ def _build(
         pretrain(
             model,
             words,
-            sentinel=tokenizer.convert_tokens_to_ids("<extra_id_0>"),
+            sentinel=tokenizer.get_vocab()["<extra_id_0>"],
             end=tokenizer.eos_token_id,
             steps=steps,
             rng=rng,

@@ -61,7 +61,8 @@ class ZeroOr(_Domain):
 
     def suggest(self, trial: optuna.Trial, name: str, kind: type) -> Value:
         if trial.suggest_categorical(f"{name}_is_zero", [True, False]):
-            return kind(0)
+            zero: Value = kind(0)
+            return zero
         return _suggest_number(trial, name, kind, self.zero_or, self.log)
 
 

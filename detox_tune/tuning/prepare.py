@@ -24,6 +24,16 @@ def describe_data(corpus: Corpus, console: Console) -> None:
     )
 
 
+def describe_task(config: SearchConfig, task: Task, console: Console) -> None:
+    """Say what is trained on, if something had to be left out."""
+    if task.over_long:
+        console.print(
+            f"{task.over_long} of {task.over_long + len(task.examples)} training examples are "
+            f"longer than max_tokens={config.max_tokens} and left out",
+            highlight=False,
+        )
+
+
 def build_base_with_progress(config: SearchConfig, corpus: Corpus, console: Console) -> str:
     """`build_base` with a progress bar; on no terminal, a line."""
     if config.base_model != "pocket":

@@ -28,6 +28,7 @@ from detox_tune.tuning.prepare import (
     check_anchor,
     check_penalty,
     describe_data,
+    describe_task,
 )
 from detox_tune.tuning.progress import SearchProgress, clock
 from detox_tune.tuning.results import find_winner, trial_row, write_trials
@@ -50,12 +51,13 @@ def search(config: SearchConfig, space: SearchSpace) -> int:
     describe_data(corpus, log)
     base = build_base_with_progress(config, corpus, log)
     task = build_task(config, corpus, base)
+    describe_task(config, task, log)
     check_penalty(space, task)
     check_anchor(space, task)
     with connected(config) as resources:
         folder.mkdir(parents=True)
         task = dataclasses.replace(task, base=_keep_base(config, base, folder))
-        record = describe_search(config, space, corpus)
+        record = describe_search(config, space, corpus) | {"over_long_examples": task.over_long}
         write_json(folder / "search.json", record)
         results = run_trials(config, space, task, folder, concurrency(config, resources))
     rows = [trial_row(result) for result in results]

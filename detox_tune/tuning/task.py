@@ -46,6 +46,8 @@ class Task:
     validation: tuple[Pair, ...]
     """The fixed sample that every report decodes."""
     forbidden_token_ids: list[int]
+    over_long: int
+    """Training examples left out because source or reference exceed `max_tokens`."""
     lexicon: Lexicon
     scorers: Scorers
 
@@ -159,6 +161,7 @@ def build_task(config: SearchConfig, corpus: Corpus, base: str) -> Task:
         train=train,
         validation=corpus.splits.validation[: config.validation_pairs],
         forbidden_token_ids=toxic_token_ids(tokenised.examples, min_purity=config.min_purity),
+        over_long=tokenised.over_long,
         lexicon=corpus.lexicon,
         scorers=embedded_scorers(train, config.seed),
     )

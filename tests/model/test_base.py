@@ -1,8 +1,8 @@
 """Loading bases: nf4 on the CPU, gradients after evaluation, the untied head, wrong names."""
 
 from pathlib import Path
+from typing import Any
 
-import bitsandbytes
 import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, GPT2Config, MT5Config, PreTrainedModel
@@ -11,6 +11,8 @@ from detox_tune.errors import UserError
 from detox_tune.evaluation.decoding import greedy_decode
 from detox_tune.model.base import load_base, load_tokenizer, sentinel_ids
 from detox_tune.model.lora import add_lora
+
+bitsandbytes: Any = pytest.importorskip("bitsandbytes")
 
 
 def loss_of(model: torch.nn.Module) -> torch.Tensor:
@@ -42,7 +44,7 @@ def dequantised(model: PreTrainedModel) -> PreTrainedModel:
 
 
 def test_block_layers_are_nf4_and_the_rest_is_bfloat16(tiny_base: Path) -> None:
-    model, _ = load_base(str(tiny_base), quantization="nf4")
+    model: Any = load_base(str(tiny_base), quantization="nf4")[0]
     quantised = {n for n, m in model.named_modules() if isinstance(m, bitsandbytes.nn.Linear4bit)}
     assert "encoder.block.0.layer.0.SelfAttention.q" in quantised
     assert "decoder.block.1.layer.1.EncDecAttention.o" in quantised
@@ -76,7 +78,7 @@ def test_gradients_after_evaluation_are_those_before_and_those_of_plain_layers(
 
 @pytest.mark.parametrize("quantization", ["nf4", "none"])
 def test_the_head_stays_untied(tiny_base: Path, quantization: str) -> None:
-    model, _ = load_base(str(tiny_base), quantization=quantization)  # type: ignore[arg-type]
+    model: Any = load_base(str(tiny_base), quantization=quantization)[0]  # type: ignore[arg-type]
     assert model.config.tie_word_embeddings is False
     head = model.lm_head.weight.detach().clone()
     assert not torch.equal(head, model.shared.weight)

@@ -1,5 +1,6 @@
 """The denoiser's data: unfamiliar words, one change at most, and training that learns."""
 
+import itertools
 import random
 
 import regex
@@ -35,12 +36,12 @@ def test_noise_changes_one_place_at_most_and_half_of_the_sentences_not_at_all() 
     words = [[10, 11], [12], [13, 14], [15]]
     rng = random.Random(1)
     seen = {tuple(_noise(words, [20, 21], 3, rng)) for _ in range(500)}
-    possible = {(10, 11, 12, 13, 14, 15)}
-    flat = [tuple(word) for word in words]
+    possible: set[tuple[int, ...]] = {(10, 11, 12, 13, 14, 15)}
+    flat: list[tuple[int, ...]] = [tuple(word) for word in words]
     for i in range(len(words)):
         for middle in (((20, 21), flat[i]), (), ((20, 21),), ((3,),)):
-            possible.add(sum((*flat[:i], *middle, *flat[i + 1 :]), ()))
-        possible.add(sum((*flat[:i], (3,), *flat[i + 2 :]), ()))
+            possible.add(tuple(itertools.chain(*flat[:i], *middle, *flat[i + 1 :])))
+        possible.add(tuple(itertools.chain(*flat[:i], (3,), *flat[i + 2 :])))
     assert seen == possible
     clean = sum(tuple(_noise(words, [20], 3, rng)) == (10, 11, 12, 13, 14, 15) for _ in range(1000))
     assert 500 < clean < 700

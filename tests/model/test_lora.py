@@ -1,6 +1,7 @@
 """LoRA approaches: what is adapted, and that nothing else is."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +21,7 @@ def test_exactly_the_named_projections_get_adapters(
     assert len(trained) == 2 * len(projections) * attention_layers
     assert all("Attention" in name and "lora_" in name for name in trained)
     assert {name.split(".lora_")[0].rsplit(".", 1)[1] for name in trained} == set(projections)
-    settings = adapted.peft_config["default"]
+    settings: Any = adapted.peft_config["default"]
     assert (settings.r, settings.lora_alpha, settings.lora_dropout) == (8, 16, 0.05)
     assert settings.bias == "none"
 

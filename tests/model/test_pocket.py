@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,7 +65,7 @@ def test_the_tokenizer_has_mt5s_layout_and_loses_nothing(tmp_path: Path) -> None
 
 
 def test_heads_start_out_looking_back() -> None:
-    model = new_model(50)
+    model: Any = new_model(50)
     plain = model.encoder.block[0].layer[0].SelfAttention.compute_bias(8, 8)[0]
     for head, distance in ((0, 1), (1, 2), (2, 3)):
         assert plain[head, 6].argmax().item() == 6 - distance
