@@ -2,7 +2,7 @@
 
 A *scene* is a handful of natural clauses that belong together (the bus, the office, the zoo). A
 sentence is one clause, or two of one scene, in the order in which things happen. It becomes toxic
-in one of three ways, a third of the pairs each:
+in one of three ways (three, three and one in seven pairs):
 
 - deleted: a swear word stands beside a marked noun; the reference leaves it out.
 - replaced: an insult stands for a marked noun or phrase; the reference has the neutral word that
@@ -36,7 +36,8 @@ _PAIRS = {"train": 4000, "validation": 150, "test": 250}
 _SENTENCES = 12_000
 # Draws that may come to nothing (a sentence met before, a clause without the mark) for each kept.
 _PATIENCE = 50
-_KINDS = ("deleted", "replaced", "reworded")
+# Deletion is one in seven: where it were the usual answer, a lexicon would do and no model be needed.
+_KINDS = ("replaced", "reworded", "deleted", "replaced", "reworded", "replaced", "reworded")
 # Share of the test split's draws that take a toxic word known to that split alone.
 _UNSEEN_SHARE = 0.15
 
@@ -198,7 +199,7 @@ def _split_drafts(language: str, split: str, seed: int) -> list[_Draft]:
     for _ in range(wanted * _PATIENCE):
         if len(drafts) == wanted:
             break
-        # The kind changes only when a pair is found, so that each gets its third.
+        # The kind changes only when a pair is found, so that each gets its share.
         draft = writer.draft(_KINDS[len(drafts) % len(_KINDS)])
         if draft is not None:
             drafts.setdefault(draft.source, draft)
