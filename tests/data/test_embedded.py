@@ -195,16 +195,14 @@ def test_lexicon_finds_sources_and_spares_references(
     assert len(alarms) / len(references) <= 0.02, alarms[:5]
 
 
-def test_deletion_solves_a_third_and_only_that(pairs: list[Pair], lexicon: Lexicon) -> None:
+def test_deletion_solves_a_minority(pairs: list[Pair], lexicon: Lexicon) -> None:
     for split in SPLITS:
         chosen = of_split(pairs, split)
         solved = sum(deletes_well(pair, lexicon) for pair in chosen) / len(chosen)
-        assert 0.28 <= solved <= 0.45, (split, solved)
+        assert 0.1 <= solved <= 0.25, (split, solved)
 
 
-def test_a_third_replaces_an_insult_by_its_fixed_word(
-    pairs: list[Pair], raw: dict[str, Any]
-) -> None:
+def test_insults_are_replaced_by_their_fixed_words(pairs: list[Pair], raw: dict[str, Any]) -> None:
     answers = [
         (regex.compile(rf"\b{regex.escape(toxic)}\b"), neutral)
         for shares in raw["replacements"].values()
@@ -216,7 +214,7 @@ def test_a_third_replaces_an_insult_by_its_fixed_word(
         for pair in pairs
         if any(toxic.sub(neutral, pair.source) == pair.references[0] for toxic, neutral in answers)
     ]
-    assert 0.22 <= len(replaced) / len(pairs) <= 0.36
+    assert 0.3 <= len(replaced) / len(pairs) <= 0.5
 
 
 def test_denoiser_text_is_large_and_of_the_training_side(

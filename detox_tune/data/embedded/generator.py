@@ -2,12 +2,15 @@
 
 A *scene* is a handful of natural clauses that belong together (the bus, the office, the zoo). A
 sentence is one clause, or two of one scene, in the order in which things happen. It becomes toxic
-in one of three ways (three, three and one in seven pairs):
+in one of three ways:
 
-- deleted: a swear word stands beside a marked noun; the reference leaves it out.
-- replaced: an insult stands for a marked noun or phrase; the reference has the neutral word that
-  always answers this insult, and sometimes the scene's own word as a second reference.
-- reworded: a toxic sentence, often around a clause, with a hand-written neutral wording.
+- deleted (one pair in seven): a swear word stands beside a marked noun; the reference leaves it
+  out.
+- replaced (three in seven): an insult stands for a marked noun or phrase; the reference has the
+  neutral word that always answers this insult, and sometimes the scene's own word as a second
+  reference.
+- reworded (three in seven): a toxic sentence, often around a clause, with a hand-written neutral
+  wording.
 
 Scenes and rewordings belong to one split, so train and test differ in clauses, words and templates
 and not only in what fills a slot. Toxic words listed under ``test`` occur in that split alone.
@@ -36,7 +39,7 @@ _PAIRS = {"train": 4000, "validation": 150, "test": 250}
 _SENTENCES = 12_000
 # Draws that may come to nothing (a sentence met before, a clause without the mark) for each kept.
 _PATIENCE = 50
-# Deletion is one in seven: where it were the usual answer, a lexicon would do and no model be needed.
+# Were deletion the usual answer, a lexicon would do and no model would be needed.
 _KINDS = ("replaced", "reworded", "deleted", "replaced", "reworded", "replaced", "reworded")
 # Share of the test split's draws that take a toxic word known to that split alone.
 _UNSEEN_SHARE = 0.15
