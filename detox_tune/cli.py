@@ -26,7 +26,7 @@ def run_command(main: Callable[[], int]) -> NoReturn:
 
     An interrupt exits with 130, as shells expect.
     """
-    _quiet()
+    quiet_environment()
     try:
         code = main()
     except UserError as error:
@@ -38,7 +38,7 @@ def run_command(main: Callable[[], int]) -> NoReturn:
     sys.exit(code)
 
 
-def _quiet() -> None:
+def quiet_environment() -> None:
     """Keep the libraries' own notices off the screen; must run before they are imported."""
     warnings.filterwarnings("ignore")
     # bitsandbytes warns at import, on some processors, that it lacks a kernel that we do not use

@@ -4,6 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from detox_tune.cli import quiet_environment
+
+
+def pytest_configure() -> None:
+    """Commands set Ray's mode for their process; here all tests share one, so it is set first."""
+    quiet_environment()
+
 
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
