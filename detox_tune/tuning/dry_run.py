@@ -43,7 +43,12 @@ def show_masks(task: Task, samples: list[TrialConfig], console: Console) -> None
     console.print("[bold]what each mask trains[/bold] ([[...]] marks trained tokens)")
     for index in chosen:
         example = task.examples[index]
-        console.print(f"  source: {task.train[example.pair].source}", highlight=False, markup=False)
+        console.print(
+            f"  source: {task.train[example.pair].source}",
+            highlight=False,
+            markup=False,
+            soft_wrap=True,
+        )
         for strategy, anchor, window in sorted(masks, key=str):
             trained = trained_positions(
                 strategy,
@@ -53,4 +58,9 @@ def show_masks(task: Task, samples: list[TrialConfig], console: Console) -> None
             )
             tokens = tokenizer.convert_ids_to_tokens(example.label_ids)
             name = " ".join(str(part) for part in (strategy, anchor, window) if part is not None)
-            console.print(f"    {name}: {marked(tokens, trained)}", highlight=False, markup=False)
+            console.print(
+                f"    {name}: {marked(tokens, trained)}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
