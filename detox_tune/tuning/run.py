@@ -30,7 +30,7 @@ from detox_tune.tuning.prepare import (
     describe_data,
     describe_task,
 )
-from detox_tune.tuning.progress import SearchProgress, clock
+from detox_tune.tuning.progress import SearchProgress, clock, settings
 from detox_tune.tuning.results import find_winner, trial_row, write_trials
 from detox_tune.tuning.scheduler import CollapseScheduler
 from detox_tune.tuning.searcher import DetoxSearch
@@ -196,8 +196,8 @@ def no_winner(rows: list[dict[str, Any]], max_copy_rate: float) -> str:
 
 def show_result(metrics: dict[str, Any], folder: Path, seconds: float, console: Console) -> None:
     """The winner's settings and its test scores between the baselines."""
-    settings = {k: v for k, v in metrics["settings"].items() if v is not None}
-    console.print(f"\nwinner: [bold]{metrics['trial']}[/bold] {settings}", highlight=False)
+    chosen = settings(metrics["settings"], list(metrics["settings"]))
+    console.print(f"\nwinner: {metrics['trial']} ({chosen})", highlight=False, soft_wrap=True)
     table = Table(title="test split", title_justify="left", box=None, pad_edge=False)
     table.add_column("system")
     names = ("j", "sta", "sim", "fl", "copy_rate", "exact_copy_rate")

@@ -224,7 +224,8 @@ def test_what_is_printed_is_only_what_matters(folder: Path, plain_run: Path) -> 
     lines = (folder / "plain.log").read_text(encoding="utf-8").splitlines()
     printed = [line for line in lines if line.strip()]
     assert printed[0].startswith("pairs: ")
-    assert [line[:5] for line in printed[1:3]] == ["[1/2]", "[2/2]"]
+    assert "training examples are longer than max_tokens=32" in printed[1]
+    assert [line[:5] for line in printed[2:4]] == ["[1/2]", "[2/2]"]
     assert any(line.startswith("winner: trial_00") for line in printed)
     assert len(printed) < 20
     assert not any("Warning" in line or "\x1b" in line for line in printed)
