@@ -12,11 +12,9 @@ from peft import PeftModel
 
 from detox_tune import __version__
 from detox_tune.config import SearchConfig
-from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
 from detox_tune.evaluation.scores import (
     Evaluation,
-    Scorers,
     copy_outputs,
     delete_outputs,
     score_outputs,
@@ -85,17 +83,6 @@ def export_winner(
 
 def _score(outputs: Sequence[str], pairs: Sequence[Pair], task: Task) -> Evaluation:
     return score_outputs(outputs, pairs, lexicon=task.lexicon, scorers=task.scorers)
-
-
-def baseline_scores(
-    pairs: Sequence[Pair], *, lexicon: Lexicon, scorers: Scorers
-) -> dict[str, Scores]:
-    """Scores of the untouched copy and of deleting the lexicon's words."""
-    systems = {"copy": copy_outputs(pairs), "delete": delete_outputs(pairs, lexicon)}
-    return {
-        name: score_outputs(outputs, pairs, lexicon=lexicon, scorers=scorers).summary()
-        for name, outputs in systems.items()
-    }
 
 
 def _write_samples(
