@@ -163,7 +163,7 @@ def new_model(vocabulary: int) -> MT5ForConditionalGeneration:
     To copy, a model must find where in the source it is: the place whose last few pieces equal
     those that it wrote last. So attention heads start out looking at the first, second and third
     piece before (in the decoder the first and second), and the head starts as a small multiple of
-    the embedding, though untied. From T5's own starting point this takes several times as long.
+    the embedding, though untied.
     """
     config = MT5Config(
         vocab_size=vocabulary,
