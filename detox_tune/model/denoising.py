@@ -22,7 +22,7 @@ from transformers import MT5ForConditionalGeneration
 BATCH_SIZE = 64
 """Sentences in one optimiser step."""
 
-_PEAK_RATE = 4e-3
+_PEAK_RATE = 2e-2  # of both optimisers
 _NOISY_SHARE = 0.4  # of the sentences that are changed at one place
 _NATURAL_SHARE = 0.15  # of the sentences left as they are
 _SWAPPED_SHARE = 0.6  # of the words in the others
@@ -73,7 +73,11 @@ def pretrain(
     rng: random.Random,
     progress: Callable[[int], None] | None = None,
 ) -> None:
-    """AdamW with a short warm-up and linear decay, batches of like length.
+    """Muon and AdamW with a short warm-up and linear decay, batches of like length.
+
+    Muon (Jordan et al., 2024) orthogonalises the updates of the layers' matrices; copying is
+    learnt in about half the steps that AdamW alone takes. Embedding, head, norms and position
+    biases are AdamW's.
 
     Args:
         model: trained in place, on the CPU; left in evaluation mode.
@@ -84,11 +88,14 @@ def pretrain(
         rng: decides order and noise.
         progress: called with the number of steps done.
     """
-    optimizer = torch.optim.AdamW(model.parameters(), lr=_PEAK_RATE, betas=(0.9, 0.98))
+    optimizers = _optimizers(model)
     warm_up = max(1, min(50, steps // 10))
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: min((step + 1) / warm_up, max(0.02, 1 - step / steps))
-    )
+    schedules = [
+        torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: min((step + 1) / warm_up, max(0.02, 1 - step / steps))
+        )
+        for optimizer in optimizers
+    ]
     model.train()
     for step, batch in enumerate(itertools.islice(_batches(sentences, rng), steps), start=1):
         noisy = [
@@ -99,14 +106,27 @@ def pretrain(
         loss = model(
             input_ids=input_ids, attention_mask=(input_ids != 0).long(), labels=_padded(clean, -100)
         ).loss
-        optimizer.zero_grad()
+        model.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step()
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            schedule.step()
         if progress:
             progress(step)
     model.eval()
+
+
+def _optimizers(model: MT5ForConditionalGeneration) -> list[torch.optim.Optimizer]:
+    tables = ("shared", "lm_head", "relative_attention_bias")
+    matrices, others = [], []
+    for name, weight in model.named_parameters():
+        is_matrix = weight.ndim == 2 and not any(table in name for table in tables)
+        (matrices if is_matrix else others).append(weight)
+    return [
+        torch.optim.Muon(matrices, lr=_PEAK_RATE, weight_decay=0.0),
+        torch.optim.AdamW(others, lr=_PEAK_RATE, betas=(0.9, 0.98)),
+    ]
 
 
 def _batches(

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_utils import EvalLoopOutput
 
 from detox_tune.errors import UserError
+from detox_tune.training.batches import LikeLengthSampler
 from detox_tune.training.collator import DetoxCollator, masked_rows
 from detox_tune.training.losses import masked_cross_entropy, penalised_positions, toxic_penalty
 from detox_tune.training.masking import MaskStatistics, check_mask, check_name
@@ -155,6 +156,18 @@ class DetoxTrainer(Trainer):
                 means = (sums / max(self.state.global_step - first_step, 1)).tolist()
                 logs |= dict(zip(("cross_entropy", "toxic_penalty"), means, strict=False))
         super().log(logs, start_time)
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> Any:
+        """With `train_sampling_strategy="group_by_length"`, batches of like length."""
+        args = self.args
+        rows: Any = train_dataset or self.train_dataset
+        if args.train_sampling_strategy != "group_by_length":
+            return super()._get_train_sampler(rows)
+        return LikeLengthSampler(
+            [len(row["input_ids"]) + len(row["labels"]) for row in rows],
+            args.train_batch_size * args.gradient_accumulation_steps,
+            args.seed if args.data_seed is None else args.data_seed,
+        )
 
     def _set_signature_columns_if_needed(self) -> None:
         # with remove_unused_columns, its default, the Trainer drops what `forward` does not take

@@ -87,6 +87,7 @@ def training_arguments(
         report_to="none",
         disable_tqdm=True,
         use_cpu=device == "cpu",
+        train_sampling_strategy="group_by_length",
         seed=search.seed,
         data_seed=search.seed,
     )

@@ -251,10 +251,17 @@ def test_adapters_move_and_the_base_does_not(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("make_model", "stop_at"), [(tiny_lora, 3), (tiny_lora, 4), (tiny_model, 3)]
+    ("make_model", "stop_at", "sampling"),
+    [
+        (tiny_lora, 3, "random"),
+        (tiny_lora, 4, "random"),
+        (tiny_model, 3, "random"),
+        (tiny_lora, 4, "group_by_length"),
+        (tiny_lora, 5, "group_by_length"),
+    ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    tmp_path: Path, make_model: Any, stop_at: int
+    tmp_path: Path, make_model: Any, stop_at: int, sampling: str
 ) -> None:
     # 4 steps an epoch: step 3 lies inside the first, step 4 at its end; dropout, AdamW, a
     # schedule, shuffling and an evaluation all draw on the state that a checkpoint has to hold
@@ -265,7 +272,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
         trainer = trainer_of(
             folder, model, random_rows(14), settings, max_steps=6, save_strategy="steps",
             save_steps=stop_at, per_device_train_batch_size=2, gradient_accumulation_steps=2,
-            train_sampling_strategy="random", optim="adamw_torch", learning_rate=1e-2,
+            train_sampling_strategy=sampling, optim="adamw_torch", learning_rate=1e-2,
             lr_scheduler_type="linear", eval_strategy="steps", eval_steps=1, max_grad_norm=1.0,
         )  # fmt: skip
         if resume is not None:

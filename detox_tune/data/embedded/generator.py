@@ -35,14 +35,16 @@ from detox_tune.data.pairs import Pair
 
 _T = TypeVar("_T")
 
-_PAIRS = {"train": 4000, "validation": 150, "test": 250}
+_PAIRS = {"train": 12_000, "validation": 150, "test": 250}
 _SENTENCES = 12_000
 # Draws that may come to nothing (a sentence met before, a clause without the mark) for each kept.
 _PATIENCE = 50
 # Were deletion the usual answer, a lexicon would do and no model would be needed.
 _KINDS = ("replaced", "reworded", "deleted", "replaced", "reworded", "replaced", "reworded")
 # Share of the test split's draws that take a toxic word known to that split alone.
-_UNSEEN_SHARE = 0.15
+_UNSEEN_SHARE = 0.03
+# Share of the training replacements that draw the class of insult first, so that none is rare.
+_EVEN_SHARE = 0.5
 
 _CHOICE = re.compile(r"\(([^)]+\|[^)]+)\)")
 
@@ -94,6 +96,12 @@ class _Writer:
         self._file = read_file(language)
         self._split = split
         self._random = random.Random(f"{stream}/{language}/{split}")
+        self._places: dict[str, list[tuple[Scene, int]]] = {}  # where a class can be replaced
+        for scene in self._file.scenes[split]:
+            for place, clause in enumerate(scene.clauses):
+                for name in {piece.replacement for piece in pieces(clause)} - {None}:
+                    self._places.setdefault(str(name), []).append((scene, place))
+        self._classes = sorted(self._places)
 
     def draft(self, kind: str) -> _Draft | None:
         """A toxic sentence with its references; None if the drawn clause cannot give this kind."""
@@ -101,6 +109,8 @@ class _Writer:
         if kind == "reworded":
             return self._reworded(scene)
         place = self._random.randrange(len(scene.clauses))
+        if kind == "replaced" and self._split == "train" and self._random.random() < _EVEN_SHARE:
+            scene, place = self._random.choice(self._places[self._random.choice(self._classes)])
         toxic = self._marked(scene.clauses[place], kind)
         if toxic is None:
             return None
