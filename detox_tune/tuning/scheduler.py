@@ -2,7 +2,9 @@
 
 ASHA (Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020) compares trials by
 `j` at rungs of training steps. It looks at one number only, so a trial that copies its input lives
-as long as the others do no better; the collapse rule stops it by its copy rate.
+as long as the others do no better; the collapse rule stops it by its copy rate. And ASHA looks once:
+the first trials at a rung have nothing to be compared with and would run to their end, however
+poor. Here they are compared again, report by report, with what came to that rung after them.
 
 Every trial that ends has `ended` and `ended_reason` in its last result. Tune hands that dict to the
 searcher and to callbacks, keeps it in the experiment's state, and gives it to the caller of
@@ -38,8 +40,9 @@ class CollapseScheduler(AsyncHyperBandScheduler):
 
     Reports need `step`, `j` and `copy_rate`. A report is judged once: one at a step that the trial
     has passed already (it was continued from an earlier checkpoint) is a repetition. ASHA judges at
-    the highest rung that a report is the first to reach. A report that is not finite, which ASHA
-    would let run for ever, ends its trial as `failed`.
+    the highest rung that a report is the first to reach; between rungs a trial is stopped once its
+    best `j` is below the cutoff that a rung which it passed has by now. A report that is not
+    finite, which ASHA would let run for ever, ends its trial as `failed`.
 
     Args:
         max_steps: training steps of a trial that runs to its end.
@@ -117,21 +120,21 @@ class CollapseScheduler(AsyncHyperBandScheduler):
     def _below_cutoff(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> Ending | None:
-        """ASHA's decision, if the report is the trial's first at a rung."""
-        step = result["step"]
-        bracket = self._trial_info[trial.trial_id]
-        reached = [rung for rung in bracket._rungs if _last_step(trial) < rung[0] <= step]
-        if not reached:
-            return None
-        milestone, recorded = max(reached, key=lambda rung: rung[0])
-        cutoff = bracket.cutoff(recorded)
-        if super().on_trial_result(tune_controller, trial, result) != TrialScheduler.STOP:
-            return None
-        return Ending(
-            "asha",
-            f"j {_short(result['j'])} at step {step} is below the cutoff "
-            f"{_short(cutoff)} of the rung at {milestone:g}",
-        )
+        """ASHA's decision at a new rung; else its comparison with the rungs passed."""
+        step, bracket = result["step"], self._trial_info[trial.trial_id]
+        passed = [rung for rung in bracket._rungs if rung[0] <= step]  # the highest first
+        if passed and _last_step(trial) < passed[0][0]:
+            milestone, recorded = passed[0]
+            cutoff = bracket.cutoff(recorded)
+            if super().on_trial_result(tune_controller, trial, result) != TrialScheduler.STOP:
+                return None
+            return _below("j", result["j"], step, milestone, cutoff)
+        best = max(result["j"], trial.metric_analysis["j"]["max"]) if passed else math.inf
+        for milestone, recorded in passed:
+            cutoff = bracket.cutoff(recorded)
+            if cutoff is not None and best < cutoff:
+                return _below("best j", best, step, milestone, cutoff)
+        return None
 
     def _collapsed(self, trial: Trial, step: int, copy_rate: float) -> Ending | None:
         before = trial.metric_analysis.get("copy_rate")
@@ -144,6 +147,14 @@ class CollapseScheduler(AsyncHyperBandScheduler):
             f"copy rate {_short(copy_rate)} at step {step} >= {_short(self._collapse_threshold)} "
             f"and not falling ({_short(before['min'])} before)",
         )
+
+
+def _below(what: str, j: float, step: int, milestone: float, cutoff: float) -> Ending:
+    return Ending(
+        "asha",
+        f"{what} {_short(j)} at step {step} is below the cutoff {_short(cutoff)} "
+        f"of the rung at {milestone:g}",
+    )
 
 
 def _last_step(trial: Trial) -> float:

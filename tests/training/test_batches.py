@@ -1,5 +1,6 @@
 """Batches of rows of like length."""
 
+import itertools
 import random
 
 import pytest
@@ -39,7 +40,7 @@ def test_a_batch_has_little_padding() -> None:
 def test_batches_do_not_run_from_long_to_short() -> None:
     lengths = some_lengths(2000)
     longest = [max(lengths[i] for i in b) for b in batches(LikeLengthSampler(lengths, 16, 0), 16)]
-    rising = sum(a < b for a, b in zip(longest, longest[1:], strict=False))
+    rising = sum(a < b for a, b in itertools.pairwise(longest))
     assert 0.35 * len(longest) < rising < 0.65 * len(longest)
 
 

@@ -120,10 +120,31 @@ def test_collapse_is_the_reason_where_asha_would_stop_too() -> None:
     assert [0.1, 0.9] in recorded  # it reached the rung, so later ones are compared with it
 
 
+def test_an_early_trial_is_compared_with_those_that_come_after_it() -> None:
+    judge = scheduler(grace_steps=40)
+    early, late = add(judge), add(judge)
+    assert tell(judge, early, 40, j=0.1) == CONTINUE  # nothing to compare it with
+    assert tell(judge, early, 80, j=0.2) == CONTINUE
+    assert tell(judge, late, 40, j=0.5) == CONTINUE
+    assert tell(judge, early, 60, j=0.1) == CONTINUE  # a repetition
+    assert tell(judge, early, 100, j=0.15) == STOP
+    reason = "best j .2 at step 100 is below the cutoff .3 of the rung at 40"
+    assert end(judge, early) == ("asha", reason)
+
+
+def test_an_early_trial_that_caught_up_goes_on() -> None:
+    judge = scheduler(grace_steps=40)
+    early, late = add(judge), add(judge)
+    tell(judge, early, 40, j=0.1)
+    tell(judge, early, 60, j=0.4)
+    tell(judge, late, 40, j=0.5)
+    assert tell(judge, early, 70, j=0.2) == CONTINUE
+
+
 def slow_asha(
     reports: list[tuple[int, int, float]], grace: int, factor: int, last: int
 ) -> list[tuple[int, int]]:
-    """Which (trial, step) ASHA stops: rungs as plain lists, one after the other."""
+    """Which (trial, step) is stopped: rungs as plain lists, one after the other."""
     rungs: dict[int, list[float]] = {}
     milestone = grace
     while milestone <= last:
@@ -131,11 +152,13 @@ def slow_asha(
         milestone *= factor
     stopped: list[tuple[int, int]] = []
     seen: dict[int, int] = {}
+    best: dict[int, float] = {}
     for trial, step, j in reports:
         if trial in [t for t, _ in stopped]:
             continue
         reached = [m for m in rungs if seen.get(trial, 0) < m <= step]
         seen[trial] = step
+        best[trial] = max(j, best.get(trial, j))
         if step >= last:
             stopped.append((trial, step))
         elif reached:
@@ -143,6 +166,12 @@ def slow_asha(
             if others and j < np.percentile(others, 100 - 100 / factor):
                 stopped.append((trial, step))
             others.append(j)
+        elif any(
+            best[trial] < np.percentile(rungs[m], 100 - 100 / factor)
+            for m in rungs
+            if m <= step and rungs[m]
+        ):
+            stopped.append((trial, step))
     return stopped
 
 

@@ -60,7 +60,7 @@ class _Draft:
 def embedded_pairs(seed: int = 0) -> list[Pair]:
     """Toxic sentences with one or two neutral references each, and their split.
 
-    For each language 4,000 training, 150 validation and 250 test pairs; sources are unique. The
+    For each language 12,000 training, 150 validation and 250 test pairs; sources are unique. The
     same seed gives the same pairs in the same order.
     """
     return [
