@@ -2,7 +2,7 @@
 
 ASHA (Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020) compares trials by
 `j` at rungs of training steps. It looks at one number only, so a trial that copies its input lives
-as long as the others do no better; the collapse rule stops it by its copy rate. And ASHA looks once:
+as long as the others do no better; the collapse rule stops it by its copy rate. It looks once, too:
 the first trials at a rung have nothing to be compared with and would run to their end, however
 poor. Here they are compared again, report by report, with what came to that rung after them.
 

@@ -94,7 +94,8 @@ def test_a_clause_is_cut_at_its_marks() -> None:
 
 
 def test_counts_and_references(pairs: list[Pair]) -> None:
-    assert Counter(pair.split for pair in pairs) == {"train": 12_000, "validation": 150, "test": 250}
+    counts = Counter(pair.split for pair in pairs)
+    assert counts == {"train": 12_000, "validation": 150, "test": 250}
     assert len({pair.source for pair in pairs}) == len(pairs)
     assert {len(pair.references) for pair in pairs} == {1, 2}
     for pair in pairs:
