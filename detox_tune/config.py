@@ -132,7 +132,7 @@ class SearchConfig(_Settings):
     """`pocket`, or a T5-family checkpoint by hub name or path."""
     quantization: Literal["nf4", "none"] = "nf4"
     """nf4: 4-bit base weights with bfloat16 compute (QLoRA); none: full precision float32."""
-    pocket_steps: PositiveInt = 650
+    pocket_steps: PositiveInt = 800
     """Optimiser steps of the pocket base's pre-training."""
     pocket_vocabulary: Annotated[int, Field(ge=200, le=32000)] = 1000
     """Pieces of the pocket base's SentencePiece model."""

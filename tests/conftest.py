@@ -6,10 +6,9 @@ import pytest
 
 from detox_tune.cli import quiet_environment
 
-
-def pytest_configure() -> None:
-    """Commands set Ray's mode for their process; here all tests share one, so it is set first."""
-    quiet_environment()
+# Commands set Ray's mode for their process; here all tests share one, so it is set before a room's
+# conftest imports Ray.
+quiet_environment()
 
 
 @pytest.fixture(scope="session")

@@ -119,7 +119,8 @@ def pretrain(
 
 def _optimizers(model: MT5ForConditionalGeneration) -> list[torch.optim.Optimizer]:
     tables = ("shared", "lm_head", "relative_attention_bias")
-    matrices, others = [], []
+    matrices: list[torch.nn.Parameter] = []
+    others: list[torch.nn.Parameter] = []
     for name, weight in model.named_parameters():
         is_matrix = weight.ndim == 2 and not any(table in name for table in tables)
         (matrices if is_matrix else others).append(weight)

@@ -107,6 +107,7 @@ def run_trials(
                 collapse_threshold=config.collapse_threshold,
             ),
             max_concurrent_trials=concurrent,
+            reuse_actors=True,  # a new process takes seconds to import everything
             trial_name_creator=_name_trial,
             trial_dirname_creator=_name_trial,
         ),

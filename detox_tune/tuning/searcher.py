@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, cast
 
@@ -19,6 +19,9 @@ _STATES = {
 }
 
 
+_ATTEMPTS = 50  # a space with fewer settings than trials repeats them
+
+
 class _Report(NamedTuple):
     j: float
     copy_rate: float
@@ -31,6 +34,26 @@ def make_sampler(
     if name == "random":
         return optuna.samplers.RandomSampler(seed=seed)
     return optuna.samplers.TPESampler(seed=seed, n_startup_trials=n_startup_trials)
+
+
+def ask_new(
+    study: optuna.Study,
+    define_space: Callable[[optuna.Trial], dict[str, Any]],
+    proposed: Collection[dict[str, Any]],
+) -> tuple[optuna.Trial, dict[str, Any]]:
+    """A proposal whose config was not proposed before; the last of 50 where there is none.
+
+    Everything in a trial is seeded, so the same settings give the same numbers again. Proposals
+    that are passed over are told as failed, from which the sampler learns nothing.
+    """
+    for _ in range(_ATTEMPTS - 1):
+        proposal = study.ask()
+        config = dict(define_space(proposal))
+        if config not in proposed:
+            return proposal, config
+        study.tell(proposal, state=TrialState.FAIL)
+    proposal = study.ask()
+    return proposal, dict(define_space(proposal))
 
 
 class DetoxSearch(OptunaSearch):
@@ -75,6 +98,7 @@ class DetoxSearch(OptunaSearch):
         self._define_space = define_space
         self._max_copy_rate = max_copy_rate
         self._reports: dict[str, dict[int, _Report]] = {}
+        self._proposed: list[dict[str, Any]] = []
 
     @property
     def study(self) -> optuna.Study:
@@ -82,10 +106,11 @@ class DetoxSearch(OptunaSearch):
         return cast(optuna.Study, self._ot_study)
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
-        """The config of a new trial."""
-        proposal = self.study.ask()
+        """The config of a new trial: one that no trial had before, as long as there is one."""
+        proposal, config = ask_new(self.study, self._define_space, self._proposed)
         self._ot_trials[trial_id] = proposal
-        return dict(self._define_space(proposal))
+        self._proposed.append(config)
+        return dict(config)
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Note a report, once per step: trials repeat steps when they start again."""

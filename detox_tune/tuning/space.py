@@ -27,7 +27,7 @@ from detox_tune.config import (
 )
 from detox_tune.errors import UserError
 from detox_tune.tuning.domains import KINDS, Choice, Domain, Range, Value, ZeroOr
-from detox_tune.tuning.searcher import make_sampler
+from detox_tune.tuning.searcher import ask_new, make_sampler
 
 
 class SearchSpace:
@@ -218,5 +218,7 @@ def first_samples(space: SearchSpace, config: SearchConfig, n: int) -> Iterator[
     """The settings of the first trials, as the sampler gives them before any result is known."""
     sampler = make_sampler(config.sampler, config.seed, config.startup_trials)
     study = optuna.create_study(sampler=sampler)
+    proposed: list[dict[str, Any]] = []
     for _ in range(n):
-        yield space(study.ask())
+        proposed.append(ask_new(study, space, proposed)[1])
+        yield proposed[-1]

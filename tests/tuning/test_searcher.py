@@ -225,3 +225,17 @@ def test_values_of_a_real_search(search: Any) -> None:
     assert told["copies"].last_step == 60
     assert told["killed"].intermediate_values == {20: 0.2, 40: 0.4, 60: 0.5, 80: 0.7, 100: 0.7}
     assert told["early"].constraints == {"copy_rate": pytest.approx(0.2)}
+
+
+def test_no_settings_are_tried_twice_while_there_are_others() -> None:
+    def small(trial: optuna.Trial) -> dict[str, Any]:
+        return {"a": trial.suggest_int("a", 1, 3), "b": trial.suggest_categorical("b", [0, 1])}
+
+    searcher = searcher_of(small)
+    configs = []
+    for name in "uvwxyz":
+        configs.append(searcher.suggest(name))
+        tell(searcher, name, [(10, configs[-1]["a"] / 10, 0.0)])
+    assert len({tuple(config.items()) for config in configs}) == 6
+    fixed = searcher_of(lambda trial: {"lora": "first"})
+    assert [fixed.suggest("x"), fixed.suggest("y")] == [{"lora": "first"}] * 2

@@ -36,7 +36,7 @@ from detox_tune.data.pairs import Pair
 _T = TypeVar("_T")
 
 _PAIRS = {"train": 12_000, "validation": 150, "test": 250}
-_SENTENCES = 12_000
+_SENTENCES = 24_000
 # Draws that may come to nothing (a sentence met before, a clause without the mark) for each kept.
 _PATIENCE = 50
 # Were deletion the usual answer, a lexicon would do and no model would be needed.
@@ -72,7 +72,7 @@ def embedded_pairs(seed: int = 0) -> list[Pair]:
 
 
 def embedded_sentences(seed: int = 0, chosen: Collection[str] = ()) -> list[str]:
-    """About 12,000 unique sentences a language, toxic and neutral, for a denoiser to learn from.
+    """About 24,000 unique sentences a language, toxic and neutral, for a denoiser to learn from.
 
     Made of training scenes and training rewordings only: nothing of the validation or test split.
     The `chosen` languages (all, if none) are mixed; the same seed gives the same sentences in the
