@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import regex
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import Pipeline, make_pipeline, make_union
+from sklearn.pipeline import FeatureUnion, Pipeline, make_pipeline, make_union
 
+from detox_tune.data.text import CHARACTER
 from detox_tune.errors import UserError
 from detox_tune.evaluation.collapse import comparable
 
@@ -18,15 +20,17 @@ MIN_TEXTS = 10
 _LARGE = 1000  # texts; from here on an n-gram seen once costs memory and tells nothing
 # Of 1, 3, 10, 30 and 100 the one with the lowest held-out log loss on ParaDetox.
 _INVERSE_PENALTY = 10.0
+# A Han or kana character is a word: whole sentences hardly ever come twice.
+_TOKEN = regex.compile(rf"{CHARACTER}|(?:(?!{CHARACTER})\S)+")
 
 
 class NeutralityClassifier:
     """Probability that a text is neutral, by TF-IDF of n-grams and logistic regression.
 
-    Features are character n-grams within words (1 to 5) and word n-grams (1 and 2) of the folded
-    text (`comparable`): case, punctuation and spacing are left out on purpose. In parallel
-    corpora sources and references differ in them ("picture , i" against "picture, I"), so a
-    classifier that sees them rates a tidied copy as neutral.
+    Features are those of `ngram_features` on the folded text (`comparable`): case, punctuation
+    and spacing are left out on purpose. In parallel corpora sources and references differ in them
+    ("picture , i" against "picture, I"), so a classifier that sees them rates a tidied copy as
+    neutral.
 
     It is fitted on the corpus at hand and stands in for the official toxicity model; its
     probabilities are not calibrated, and scores of the two must not be compared.
@@ -62,9 +66,8 @@ class NeutralityClassifier:
             classes.append(folded)
         texts = [*classes[0], *classes[1]]
         is_neutral = np.repeat([0, 1], [len(classes[0]), len(classes[1])])
-        min_count = 2 if len(texts) >= _LARGE else 1
         pipeline = make_pipeline(
-            make_union(_ngrams("char_wb", (1, 5), min_count), _ngrams("word", (1, 2), min_count)),
+            ngram_features(len(texts)),
             LogisticRegression(
                 C=_INVERSE_PENALTY,
                 class_weight="balanced",
@@ -84,6 +87,16 @@ class NeutralityClassifier:
         return np.asarray(probabilities[:, 1], dtype=np.float64)
 
 
+def ngram_features(n_texts: int) -> FeatureUnion:
+    """TF-IDF of character n-grams within words (1 to 5) and of word n-grams (1 and 2), unfitted.
+
+    It takes folded texts (`comparable`). In Chinese and Japanese a word is a character. From 1,000
+    texts on, n-grams that only one text has are left out.
+    """
+    min_count = 2 if n_texts >= _LARGE else 1
+    return make_union(_ngrams("char_wb", (1, 5), min_count), _ngrams("word", (1, 2), min_count))
+
+
 def _ngrams(analyzer: str, ngram_range: tuple[int, int], min_count: int) -> TfidfVectorizer:
     return TfidfVectorizer(
         analyzer=analyzer,
@@ -91,6 +104,11 @@ def _ngrams(analyzer: str, ngram_range: tuple[int, int], min_count: int) -> Tfid
         min_df=min_count,
         sublinear_tf=True,
         lowercase=False,  # folded already
-        token_pattern=r"\S+" if analyzer == "word" else None,  # the default cuts Hindi words
+        tokenizer=_tokens if analyzer == "word" else None,  # the default cuts Hindi words
+        token_pattern=None,
         dtype=np.float32,
     )
+
+
+def _tokens(text: str) -> list[str]:
+    return [match.group() for match in _TOKEN.finditer(text)]

@@ -1,0 +1,108 @@
+"""python -m detox_tune.checks: is this search sound, before GPU hours are spent?"""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detox_tune.cli import OneLineParser, run_command
+
+# The flags are those of the search, so that one command line serves both.
+from detox_tune.search import _FLAGS, DEFAULT_SPACE, _overrides
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from detox_tune.config import SearchConfig
+    from detox_tune.tuning.checks.result import CheckResult
+    from detox_tune.tuning.space import SearchSpace
+
+_WIDTH = 120  # columns of the table where there is no terminal to fit it to
+_COLOURS = {"pass": "green", "warn": "yellow", "fail": "bold red"}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit code: 0, or 1 if a check fails."""
+    options = _parser().parse_args(arguments)
+    # Imported late, so that --help and wrong flags answer at once.
+    from rich.console import Console
+
+    from detox_tune.tuning.space_file import load_space
+
+    config, space = load_space(options.space, _overrides(options))
+    console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH
+    results = run_checks(config, space, console, Console(stderr=True))
+    show(results, console)
+    return 1 if any(result.status == "fail" for result in results) else 0
+
+
+def run_checks(
+    config: SearchConfig, space: SearchSpace, console: Console, log: Console
+) -> list[CheckResult]:
+    """All checks in their order; a few pairs with the tokens that each mask trains are printed.
+
+    Raises:
+        UserError: what the search itself would refuse as bad input.
+    """
+    from detox_tune.tuning.checks.cheap import cheap_checks
+    from detox_tune.tuning.checks.full import corpus_check, model_checks
+    from detox_tune.tuning.checks.masks import all_masks, trials_to_check
+    from detox_tune.tuning.dry_run import show_masks
+    from detox_tune.tuning.prepare import build_base_with_progress, describe_data
+    from detox_tune.tuning.task import build_task
+
+    corpus, results = corpus_check(config)
+    describe_data(corpus, log)
+    base = build_base_with_progress(config, corpus, log)
+    task = build_task(config, corpus, base)
+    show_masks(task, all_masks(trials_to_check(space)), console)
+    results += cheap_checks(config, space, task)
+    with log.status("checking") as status:
+        results += model_checks(config, space, task, status.update)
+    return results
+
+
+def show(results: Sequence[CheckResult], console: Console) -> None:
+    """The table of checks: under what was seen stands the remedy; then the counts."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("result", no_wrap=True)
+    table.add_column("check", no_wrap=True)
+    table.add_column("what was seen, and the remedy")
+    for result in results:
+        seen = Text(result.seen)
+        if result.remedy:
+            seen.append(f"\nremedy: {result.remedy}", style="bold")
+        table.add_row(Text(result.status, style=_COLOURS[result.status]), result.name, seen)
+    console.print(table)
+    counts = Counter(result.status.value for result in results)
+    console.print(", ".join(f"{counts[status]} {status}" for status in _COLOURS), highlight=False)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="python -m detox_tune.checks",
+        description="Check a search before it runs: data, lexicon, masks, base, a few training "
+        "steps for each mask, and what a trial will cost here. Takes the flags of the search.",
+    )
+    parser.add_argument(
+        "space",
+        nargs="?",
+        type=Path,
+        default=DEFAULT_SPACE,
+        help=f"search space, a YAML file (default: {DEFAULT_SPACE})",
+    )
+    for flag, kind, text in _FLAGS:
+        parser.add_argument(flag, type=kind, help=text, metavar=kind.__name__.upper())
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,193 @@
+"""Texts labelled toxic or not, read and checked."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from detox_tune.data.pairs import MAX_BAD_SHARE, BadRow
+from detox_tune.data.readers import (
+    TABLE_SUFFIXES,
+    Row,
+    Table,
+    files_in,
+    listed,
+    nearest,
+    read_table,
+    row_languages,
+    shown,
+    undecodable,
+)
+from detox_tune.data.text import fold_spaces, sentence_key
+from detox_tune.errors import UserError
+
+_SHOWN_BAD_ROWS = 5
+_LABELS = {"0": False, "1": True, "false": False, "true": True}
+
+
+@dataclass(frozen=True, slots=True)
+class ToxicityData:
+    """Labelled texts, in the order of the data, and what was wrong with it.
+
+    Unpacks into the first three arguments of `fit_toxicity`.
+    """
+
+    texts: list[str]
+    is_toxic: list[bool]
+    languages: list[str]
+    """The language code of each text."""
+    bad_rows: tuple[BadRow, ...]
+    """The rows that were dropped; their reasons are `not text`, `missing language`, `missing text`,
+    `empty text`, `missing label`, `not 0 or 1` and `both labels`."""
+    n_rows: int
+    """Rows read in the chosen languages, bad ones included."""
+
+    def __iter__(self) -> Iterator[Any]:
+        """Texts, labels, languages."""
+        return iter((self.texts, self.is_toxic, self.languages))
+
+    def report(self) -> str:
+        """How much was read and dropped: the first five bad rows, then the count per reason."""
+        lines = [f"{self.n_rows} rows, {len(self.texts)} texts, {len(self.bad_rows)} rows dropped"]
+        lines += [f"  {row}" for row in self.bad_rows[:_SHOWN_BAD_ROWS]]
+        if len(self.bad_rows) > _SHOWN_BAD_ROWS:
+            lines.append(f"  and {len(self.bad_rows) - _SHOWN_BAD_ROWS} more")
+        if self.bad_rows:
+            lines.append(f"  dropped: {_counts(self.bad_rows)}")
+        return "\n".join(lines)
+
+
+def load_toxicity_data(path: Path, languages: Collection[str] | None = None) -> ToxicityData:
+    """Read labelled texts, drop the bad rows and count them.
+
+    Args:
+        path: a tsv (without quoting), csv, jsonl or parquet file, or a folder of such files, with
+            the columns `text` and `toxic` (0 or 1, false or true), such as the data set
+            `textdetox/multilingual_toxicity_dataset`. See `row_languages` for the language of a
+            row: its column, else the name of the file (`en.parquet`).
+        languages: codes to keep; None or none at all keeps every language.
+
+    White space in texts is folded. A row is bad when it holds no text, no label or no language, or
+    when the same sentence (`sentence_key`) has the other label elsewhere in its language: then
+    neither label can be trusted. Repeated rows that agree are kept.
+
+    Raises:
+        UserError: files that cannot be read, columns or languages that are not there, or more than
+            `MAX_BAD_SHARE` of the rows bad.
+    """
+    wanted = sorted(set(languages or ()))
+    labelled: list[_Labelled] = []
+    bad_rows: list[BadRow] = []
+    seen: set[str] = set()
+    for table in _tables(path):
+        of_rows = row_languages(table, wanted)
+        seen.update(filter(None, of_rows))
+        text, label = (table.find(name, "the column's name") for name in ("text", "toxic"))
+        for row, language in zip(table.rows, of_rows, strict=True):
+            # A row that could not be cut may be of any language: it counts.
+            if row.problem or not language or not wanted or language in wanted:
+                try:
+                    labelled.append(_labelled(table.file, row, language, text, label))
+                except _BadRow as bad:
+                    bad_rows.append(_described(table.file, row, *bad.args))
+    labelled, contradictions = _without_contradictions(labelled)
+    bad_rows += contradictions
+    n_rows = len(labelled) + len(bad_rows)
+    if len(bad_rows) > MAX_BAD_SHARE * n_rows:
+        raise UserError(
+            f"{path}: {len(bad_rows)} of {n_rows} rows are bad ({_counts(bad_rows)}; the first is "
+            f"{bad_rows[0]}), at most {MAX_BAD_SHARE:.0%} may be; mend or remove them"
+        )
+    for language in set(wanted) - {row.language for row in labelled}:
+        raise UserError(
+            f"language {language!r}: {path} has no labelled texts for it, but for "
+            f"{listed(seen)}{nearest(language, seen)}; choose among them"
+        )
+    return ToxicityData(
+        [row.text for row in labelled],
+        [row.is_toxic for row in labelled],
+        [row.language for row in labelled],
+        tuple(bad_rows),
+        n_rows,
+    )
+
+
+class _Labelled(NamedTuple):
+    text: str
+    is_toxic: bool
+    language: str
+    file: str
+    row: Row
+
+
+class _BadRow(Exception):
+    """Why a row is bad; the first argument is the reason, the second the detail."""
+
+
+def _tables(path: Path) -> Iterator[Table]:
+    files = files_in(path, TABLE_SUFFIXES) if path.is_dir() else [path]
+    yield from map(read_table, files)
+
+
+def _labelled(file: str, row: Row, language: str | None, text: int, label: int) -> _Labelled:
+    if row.problem:
+        raise _BadRow("not text", row.problem)
+    if not language:
+        raise _BadRow("missing language", "")
+    return _Labelled(_text(row.values[text]), _label(row.values[label]), language, file, row)
+
+
+def _text(value: object) -> str:
+    if _is_missing(value):
+        raise _BadRow("missing text", "")
+    if not isinstance(value, str):
+        raise _BadRow("not text", f"the text is of type {type(value).__name__}")
+    if undecodable(value):
+        raise _BadRow("not text", "the text has bytes that are not UTF-8")
+    if not sentence_key(value):
+        raise _BadRow("empty text", "")
+    return fold_spaces(value)
+
+
+def _label(value: object) -> bool:
+    if _is_missing(value):
+        raise _BadRow("missing label", "")
+    label = _LABELS.get(str(value).strip().casefold().removesuffix(".0"))
+    if label is None:
+        raise _BadRow("not 0 or 1", f"the label is {shown(str(value), 20)!r}")
+    return label
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
+def _without_contradictions(
+    labelled: Sequence[_Labelled],
+) -> tuple[list[_Labelled], list[BadRow]]:
+    keys = [(row.language, sentence_key(row.text)) for row in labelled]
+    labels: defaultdict[tuple[str, str], set[bool]] = defaultdict(set)
+    for key, row in zip(keys, labelled, strict=True):
+        labels[key].add(row.is_toxic)
+    kept: list[_Labelled] = []
+    bad: list[BadRow] = []
+    for key, row in zip(keys, labelled, strict=True):
+        if len(labels[key]) == 1:
+            kept.append(row)
+        else:
+            bad.append(_described(row.file, row.row, "both labels", ""))
+    return kept, bad
+
+
+def _described(file: str, row: Row, reason: str, detail: str) -> BadRow:
+    text = " | ".join(str(value) for value in row.values if value is not None)
+    return BadRow(file, row.line, reason, detail, shown(text))
+
+
+def _counts(bad_rows: Sequence[BadRow]) -> str:
+    counts = Counter(row.reason for row in bad_rows)
+    return ", ".join(f"{reason} {count}" for reason, count in counts.most_common())

@@ -1,0 +1,270 @@
+"""python -m detox_tune.evaluate: score an adapter, or a file of outputs, between baselines."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from detox_tune import __version__
+from detox_tune.cli import OneLineParser, run_command
+from detox_tune.errors import UserError
+from detox_tune.files import write_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from detox_tune.data.lexicon import Lexicon
+    from detox_tune.data.pairs import Pair
+    from detox_tune.evaluation.fitted import FittedScorers
+    from detox_tune.evaluation.references import Key, References
+    from detox_tune.evaluation.systems import System
+
+_DECODED_AT_ONCE = 256  # sentences between two moves of the progress bar
+_TABLE_WIDTH = 160  # characters where no terminal limits them
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command: a table of the system and its baselines, per language; JSON on request."""
+    options = _parser().parse_args(arguments)
+    if options.scorers == "official" and (options.toxicity_data or options.train_pairs):
+        raise UserError(
+            "--toxicity-data and --train-pairs fit the embedded classifier, which "
+            "--scorers official does not use: leave one of them out"
+        )
+    # Imported late, so that --help and wrong flags answer at once.
+    from rich.console import Console
+
+    from detox_tune.evaluation.references import load_references
+    from detox_tune.evaluation.submission import (
+        check_submission_path,
+        load_outputs,
+        write_submission,
+    )
+    from detox_tune.evaluation.systems import System, baselines
+
+    console = Console() if sys.stdout.isatty() else Console(width=_TABLE_WIDTH)
+    if options.write_outputs:
+        check_submission_path(options.write_outputs)
+    references = load_references(options.reference, language=options.language, spans=options.spans)
+    pairs = references.pairs
+    if references.loaded.bad_rows:
+        _say(console, references.loaded.report())
+    languages = sorted({pair.language for pair in pairs})
+    lexicons = load_lexicons(options.lexicon, languages)
+    if options.submission:
+        outputs = load_outputs(options.submission, references)
+    else:
+        outputs = _decode(options, references)
+    if options.write_outputs:
+        write_submission(options.write_outputs, outputs, references)
+    texts = [outputs[pair.language, pair.source] for pair in pairs]
+    systems = {"system": System(texts, range(len(pairs))), **baselines(pairs, lexicons)}
+    _say_about_delete(console, options.lexicon, lexicons)
+    result = _evaluate(systems, pairs, lexicons, options, console)
+    if options.json:
+        dropped = len(references.loaded.bad_rows)
+        write_json(options.json, {**result, "settings": _settings(options, dropped)})
+    return 0
+
+
+def load_lexicons(path: str | None, languages: Sequence[str]) -> dict[str, Lexicon]:
+    """A lexicon for each language; one without entries where a folder has no list for it.
+
+    Raises:
+        UserError: `path` cannot be read, or has a list for none of the languages.
+    """
+    from detox_tune.data.lexicon import Lexicon
+    from detox_tune.data.readers import LEXICON_SUFFIXES, language_files
+
+    empty = {language: Lexicon({language: ()}) for language in languages}
+    if path is None:
+        return empty
+    present = list(languages)
+    if Path(path).is_dir():
+        there = language_files(Path(path), LEXICON_SUFFIXES)
+        # If none is there, loading all of them says so.
+        present = [language for language in languages if language in there] or present
+    return empty | dict.fromkeys(present, Lexicon.load(path, present))
+
+
+def _evaluate(
+    systems: Mapping[str, System],
+    pairs: Sequence[Pair],
+    lexicons: Mapping[str, Lexicon],
+    options: argparse.Namespace,
+    console: Console,
+) -> dict[str, Any]:
+    """Score and print every system; the scores and `scorers` as JSON holds them."""
+    from detox_tune.evaluation.systems import score_system, summarise, systems_table
+
+    fitted = _scorers(options, pairs)
+    scorers = fitted.parts[0][1]
+    languages = [pair.language for pair in pairs]
+    summaries = {
+        name: summarise(
+            score_system(system, pairs, lexicons=lexicons, parts=fitted.parts),
+            languages,
+            seed=options.seed,
+        )
+        for name, system in systems.items()
+    }
+    if fitted.held_out:
+        _say(console, "embedded STA on texts held out (not the official model)")
+        console.print(_held_out_table(fitted.held_out))
+    _say(console, f"scorers: {scorers.name}; STA: {fitted.fitted_on}")
+    console.print(systems_table(summaries, scorers.name))
+    for name, summary in summaries.items():
+        if "mean_of_languages" in summary and len(summary["languages"]) > 1:
+            means = summary["mean_of_languages"]
+            _say(
+                console,
+                f"mean of languages, {name}: j {means['j']:.3f}, j_2025 {means['j_2025']:.3f}",
+            )
+    return {
+        **summaries.pop("system"),
+        "baselines": summaries,
+        "scorers": {
+            "name": scorers.name,
+            "models": scorers.models,
+            "sta": fitted.fitted_on,
+            "held_out": list(fitted.held_out),
+        },
+    }
+
+
+def _scorers(options: argparse.Namespace, pairs: Sequence[Pair]) -> FittedScorers:
+    from detox_tune.evaluation import fitted
+
+    if options.scorers == "official":
+        from detox_tune.evaluation.official import load_official
+
+        official = load_official()
+        return fitted.FittedScorers(((range(len(pairs)), official),), "the organisers' model")
+    if options.toxicity_data:
+        return fitted.fitted_on_texts(options.toxicity_data, pairs, seed=options.seed)
+    if options.train_pairs:
+        from detox_tune.data.pairs import load_pairs
+
+        languages = [options.language] if options.language else []
+        train = load_pairs(options.train_pairs, languages=languages).pairs
+        return fitted.fitted_on_pairs(train, pairs, seed=options.seed)
+    return fitted.cross_fitted(pairs, seed=options.seed)
+
+
+def _decode(options: argparse.Namespace, references: References) -> dict[Key, str]:
+    """The adapter's output for every sentence of the references, sentinels left in."""
+    from rich.progress import track
+
+    from detox_tune.evaluation.decoding import greedy_decode
+    from detox_tune.model.adapter import load_adapter
+
+    adapter = load_adapter(options.adapter, base_model=options.base_model, device=options.device)
+    keys = list(dict.fromkeys(row.key for row in references.rows if row.key[1]))
+    keys.sort(key=lambda key: -len(key[1]))  # like lengths together; the longest first
+    outputs: dict[Key, str] = {}
+    starts = range(0, len(keys), _DECODED_AT_ONCE)
+    quiet = not sys.stdout.isatty()
+    for start in track(starts, description="rewriting", transient=True, disable=quiet):
+        chunk = keys[start : start + _DECODED_AT_ONCE]
+        ids = [adapter.tokenizer(adapter.task_prefix + source).input_ids for _, source in chunk]
+        decoded = greedy_decode(adapter.model, ids, max_new_tokens=adapter.max_tokens)
+        texts = [str(adapter.tokenizer.decode(output)) for output in decoded]
+        outputs.update(zip(chunk, texts, strict=True))
+    return outputs
+
+
+def _say(console: Console, text: str) -> None:
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _say_about_delete(console: Console, path: str | None, lexicons: Mapping[str, Lexicon]) -> None:
+    """Say where the baseline `delete` is left out."""
+    without = sorted(code for code, lexicon in lexicons.items() if not lexicon.entries(code))
+    if path is None:
+        _say(console, "delete: left out, it needs a --lexicon")
+    elif without:
+        _say(
+            console,
+            f"delete: left out for {', '.join(without)}, which {path} has no words for, and "
+            "therefore over all languages",
+        )
+
+
+def _held_out_table(rows: Sequence[Mapping[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1))
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name == "language" else "right")
+    for row in rows:
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
+    return table
+
+
+def _settings(options: argparse.Namespace, dropped: int) -> dict[str, Any]:
+    """What decided the scores."""
+    from detox_tune.evaluation.intervals import LEVEL, RESAMPLES
+
+    names = ("submission", "adapter", "base_model", "reference", "language", "lexicon", "spans")
+    given = {name: getattr(options, name) for name in (*names, "toxicity_data", "train_pairs")}
+    return {
+        **{name: None if value is None else str(value) for name, value in given.items()},
+        "seed": options.seed,
+        "interval": LEVEL,
+        "resamples": RESAMPLES,
+        "rows_dropped": dropped,
+        "version": __version__,
+    }
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="python -m detox_tune.evaluate",
+        description="Score an adapter, or a file of outputs: the joint scores of PAN 2024 and "
+        "2025, and how outputs fail, per language, beside duplicate, delete and the reference.",
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument(
+        "--submission",
+        type=Path,
+        help="outputs: tsv (toxic_sentence, neutral_sentence, lang), jsonl (id, text), or a line "
+        "each",
+    )
+    what.add_argument("--adapter", type=Path, help="the best/ folder of a search")
+    parser.add_argument(
+        "--reference", required=True, help="pairs: a tsv, csv, jsonl or parquet file, or a folder"
+    )
+    parser.add_argument("--json", type=Path, help="write the scores here")
+    parser.add_argument(
+        "--write-outputs", type=Path, help="write the outputs: .tsv (PAN 2025) or .jsonl (2024)"
+    )
+    parser.add_argument("--language", help="score this language alone; also that of unnamed files")
+    parser.add_argument("--lexicon", help="toxic words: a file, or a folder with one per language")
+    parser.add_argument("--spans", help="annotated toxic spans: a file or folder")
+    parser.add_argument(
+        "--scorers",
+        choices=("embedded", "official"),
+        default="embedded",
+        help="official: the organisers' models, which are downloaded (default: embedded)",
+    )
+    source = parser.add_mutually_exclusive_group()
+    source.add_argument(
+        "--toxicity-data",
+        type=Path,
+        help="fit the embedded STA on these labelled texts (text, toxic): a file or folder",
+    )
+    source.add_argument(
+        "--train-pairs",
+        help="fit it on these pairs; without either, on the references that are not being scored",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of fits and intervals (default: 0)")
+    parser.add_argument("--base-model", help="the adapter's base, where it has moved")
+    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)

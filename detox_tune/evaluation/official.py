@@ -1,0 +1,253 @@
+"""The official models of PAN's text detoxification tasks, where they can be loaded.
+
+| score | model | year |
+|---|---|---|
+| STA | textdetox/xlmr-large-toxicity-classifier | 2024 |
+| STA | textdetox/xlmr-large-toxicity-classifier-v2, tokenizer of cardiffnlp/twitter-xlm-roberta-large-2022 | 2025 |
+| SIM | sentence-transformers/LaBSE | both |
+| FL | chrF (no model) | 2024 |
+| FL | myyycroft/XCOMET-lite, configuration and tokenizer of microsoft/mdeberta-v3-base | 2025 |
+
+That the two years have classifiers of their own is from the organisers' code (see `pan`), as are
+the target label, the lengths and the cosine. No code from a model's repository is run, and weights
+are safetensors (LaBSE's dense layer may be a torch file, which is read as weights only).
+"""  # noqa: E501 (a table)
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from huggingface_hub import snapshot_download
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+from detox_tune.errors import UserError
+from detox_tune.evaluation.pan import OncePerItem
+from detox_tune.evaluation.scores import sentence_chrf
+from detox_tune.evaluation.xcomet import XcometLite
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+NEUTRAL_LABEL = 0
+"""The classifiers' label for neutral; 1 is toxic."""
+_MOST_TOKENS = 512
+_BATCH = 32
+_SETTINGS = ("*.json", "*.txt", "*.model")
+_REMEDY = "or score with the embedded scorers"
+
+
+@dataclass(frozen=True)
+class Pin:
+    """A model on the Hugging Face hub at one revision."""
+
+    name: str
+    revision: str
+    """A commit; or `main`, where none is known to us, of which the result records the commit."""
+    files: tuple[str, ...]
+    """Patterns of the files that are needed."""
+
+
+CLASSIFIER_2024 = Pin(
+    "textdetox/xlmr-large-toxicity-classifier",
+    "b9c7c563427c591fc318d91eb592381ae2fbde66",
+    (*_SETTINGS, "model.safetensors"),
+)
+CLASSIFIER_2025 = Pin(
+    "textdetox/xlmr-large-toxicity-classifier-v2", "main", (*_SETTINGS, "model.safetensors")
+)
+TOKENIZER_2025 = Pin("cardiffnlp/twitter-xlm-roberta-large-2022", "main", _SETTINGS)
+ENCODER = Pin(
+    "sentence-transformers/LaBSE",
+    "836121a0533e5664b21c7aacc5d22951f2b8b25b",
+    (*_SETTINGS, "*.safetensors", "1_Pooling/*", "2_Dense/*", "3_Normalize/*"),
+)
+FLUENCY = Pin("myyycroft/XCOMET-lite", "main", ("*.json", "model.safetensors"))
+FLUENCY_BASE = Pin(
+    "microsoft/mdeberta-v3-base", "a0484667b22365f84929a935b5e50a51f71f159d", _SETTINGS
+)
+PINS = (CLASSIFIER_2024, CLASSIFIER_2025, TOKENIZER_2025, ENCODER, FLUENCY, FLUENCY_BASE)
+"""Everything that `load_official` fetches."""
+
+
+class OfficialScorers:
+    """`PanScorers` by the official models, each loaded when it is first asked for."""
+
+    def __init__(self, folders: Mapping[Pin, Path], *, device: str) -> None:
+        """Score with models that lie in folders; `load_official` fetches them.
+
+        Args:
+            folders: A folder for each of `PINS`; its name is recorded as the revision, which it
+                is in the hub's cache.
+            device: A torch device.
+        """
+        self.name = "official"
+        self.models = {pin.name: folders[pin].name for pin in PINS}
+        self._folders = folders
+        self._device = device
+        self._neutral = OncePerItem[str](self._classify_2024)
+        self._neutral_2025 = OncePerItem[str](self._classify_2025)
+        self._embedding = OncePerItem[str](self._embed)
+
+    def neutral(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Probability of neutral by the classifier of 2024; shape (texts,).
+
+        Raises:
+            UserError: The classifier cannot be loaded.
+        """
+        return self._neutral(texts)
+
+    def neutral_2025(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Probability of neutral by the classifier of 2025; shape (texts,).
+
+        Raises:
+            UserError: The classifier cannot be loaded.
+        """
+        return self._neutral_2025(texts)
+
+    def similarity(self, texts: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
+        """Cosine, in [-1, 1], of the LaBSE embeddings; shape (texts,).
+
+        Raises:
+            UserError: LaBSE cannot be loaded.
+        """
+        left_nd, right_nd = self._embedding(texts), self._embedding(others)
+        norms = np.linalg.norm(left_nd, axis=-1) * np.linalg.norm(right_nd, axis=-1)
+        return np.asarray((left_nd * right_nd).sum(-1) / norms, dtype=np.float64)
+
+    def fluency_2024(
+        self, outputs: Sequence[str], references: Sequence[Sequence[str]]
+    ) -> NDArray[np.float64]:
+        """Sentence chrF of each output and the best of its references; shape (outputs,)."""
+        return sentence_chrf(outputs, references)
+
+    def fluency_2025(
+        self, sources: Sequence[str], outputs: Sequence[str], references: Sequence[str]
+    ) -> NDArray[np.float64]:
+        """XCOMET-lite of each source, output and reference; shape (outputs,).
+
+        Raises:
+            UserError: XCOMET-lite cannot be loaded.
+        """
+        return self._xcomet.score(sources, outputs, references, batch_size=_BATCH)
+
+    def _classify_2024(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        return self._classifier_2024.neutral_probability(texts)
+
+    def _classify_2025(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        return self._classifier_2025.neutral_probability(texts)
+
+    def _embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        return np.asarray(
+            self._encoder.encode(list(texts), batch_size=_BATCH, show_progress_bar=False)
+        )
+
+    @cached_property
+    def _classifier_2024(self) -> _Classifier:
+        with _loading(CLASSIFIER_2024):
+            folder = self._folders[CLASSIFIER_2024]
+            return _Classifier.load(folder, tokenizer=folder, device=self._device)
+
+    @cached_property
+    def _classifier_2025(self) -> _Classifier:
+        with _loading(CLASSIFIER_2025):
+            return _Classifier.load(
+                self._folders[CLASSIFIER_2025],
+                tokenizer=self._folders[TOKENIZER_2025],
+                device=self._device,
+            )
+
+    @cached_property
+    def _encoder(self) -> SentenceTransformer:
+        with _loading(ENCODER):
+            from sentence_transformers import SentenceTransformer
+
+            return SentenceTransformer(str(self._folders[ENCODER]), device=self._device)
+
+    @cached_property
+    def _xcomet(self) -> XcometLite:
+        with _loading(FLUENCY):
+            return XcometLite.load(
+                self._folders[FLUENCY], self._folders[FLUENCY_BASE], device=self._device
+            )
+
+
+def load_official() -> OfficialScorers:
+    """Fetch the official models, from the hub or its cache, and score with them on the best device.
+
+    All are fetched now (about 7 GB), so that a missing one shows before anything is scored; each
+    is read into memory when it is first asked for.
+
+    Raises:
+        UserError: A package or a model is missing, with what to do.
+    """
+    if importlib.util.find_spec("sentence_transformers") is None:
+        raise UserError(
+            "the official scorers need sentence-transformers, which is not installed: run "
+            f"`pip install 'detox-tune[pan]'` {_REMEDY}"
+        )
+    folders = {}
+    for pin in PINS:
+        with _loading(pin):
+            folders[pin] = Path(
+                snapshot_download(pin.name, revision=pin.revision, allow_patterns=list(pin.files))
+            )
+    return OfficialScorers(folders, device="cuda" if torch.cuda.is_available() else "cpu")
+
+
+class _Classifier:
+    """A sequence classifier with the labels neutral and toxic."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+        self._model = model
+        self._tokenizer = tokenizer
+
+    @classmethod
+    def load(cls, folder: Path, *, tokenizer: Path, device: str) -> _Classifier:
+        model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
+        if model.config.num_labels != 2:
+            raise ValueError(f"it has {model.config.num_labels} labels instead of two")
+        return cls(model.to(device).eval(), AutoTokenizer.from_pretrained(tokenizer))
+
+    @torch.no_grad()
+    def neutral_probability(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        """Probability of neutral, shape (texts,), in batches of like length."""
+        order = sorted(range(len(texts)), key=lambda place: -len(texts[place]))
+        probability_n = np.zeros(len(texts))
+        for start in range(0, len(order), _BATCH):
+            batch = order[start : start + _BATCH]
+            inputs = self._tokenizer(
+                [texts[place] for place in batch],
+                return_tensors="pt",
+                padding=True,
+                truncation=True,
+                max_length=_MOST_TOKENS,
+            ).to(self._model.device)
+            logits_bl = self._model(**inputs).logits
+            probability_n[batch] = logits_bl.softmax(-1)[:, NEUTRAL_LABEL].cpu().numpy()
+        return probability_n
+
+
+@contextmanager
+def _loading(pin: Pin) -> Iterator[None]:
+    """Turn what goes wrong while a model is fetched or read into a line for the user."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"the official model {pin.name!r} (revision {pin.revision}) cannot be loaded: "
+            f"{reason}; it must be on the Hugging Face hub or in its cache (HF_HOME), so check the "
+            f"connection or fetch it with `hf download {pin.name} --revision {pin.revision}`, "
+            f"{_REMEDY}"
+        ) from error

@@ -1,0 +1,162 @@
+"""All checks of a search, from its space to a few training steps on the real base."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from detox_tune.config import SearchConfig, TrialConfig
+from detox_tune.data.lexicon import Lexicon
+from detox_tune.errors import UserError
+from detox_tune.evaluation.scores import score_outputs
+from detox_tune.evaluation.system import rewrite
+from detox_tune.model.base import load_base
+from detox_tune.tuning.checks.estimate import estimate_check, longest_rows, peak_memory
+from detox_tune.tuning.checks.masks import mask_name, trials_to_check
+from detox_tune.tuning.checks.model import answer_check, head_check, is_pocket_like
+from detox_tune.tuning.checks.result import CheckResult, Status
+from detox_tune.tuning.checks.steps import trainer_check
+from detox_tune.tuning.space import SearchSpace
+from detox_tune.tuning.task import Corpus, Task, load_corpus
+
+_PAIRS_DECODED = 32  # of the validation sample: enough to see what a base does
+
+
+def corpus_check(config: SearchConfig) -> tuple[Corpus, list[CheckResult]]:
+    """The corpus, and a failed row where its lexicon is there but cannot be used.
+
+    The corpus then has an empty lexicon, so that the other checks still say what they see.
+
+    Raises:
+        UserError: data that can't be read, or a lexicon that is not there at all.
+    """
+    corpus = load_corpus(config.model_copy(update={"lexicon": None}))
+    if config.lexicon is None:
+        return corpus, []
+    splits = corpus.splits
+    pairs = (*splits.train, *splits.validation, *splits.test)
+    languages = sorted({pair.language for pair in pairs})
+    try:
+        return dataclasses.replace(corpus, lexicon=Lexicon.load(config.lexicon, languages)), []
+    except UserError as error:
+        if not Path(config.lexicon).exists():
+            raise
+        result = CheckResult(
+            "lexicon",
+            Status.FAIL,
+            str(error),
+            f"give a --lexicon with toxic words of {', '.join(languages)}",
+        )
+        empty = Lexicon({language: () for language in languages})
+        return dataclasses.replace(corpus, lexicon=empty), [result]
+
+
+def model_checks(
+    config: SearchConfig, space: SearchSpace, task: Task, tell: Callable[[str], None]
+) -> list[CheckResult]:
+    """The checks that load the base: head, answers, a trainer for each mask, cost of a trial.
+
+    Args:
+        config: of the search.
+        space: of the search.
+        task: what its trials share.
+        tell: called with what is being done.
+    """
+    tell("loading the base")
+    device, results = _device(config)
+    base, tokenizer = load_base(task.base, quantization=config.quantization, device=device)
+    with _threads_of_a_trial(config):
+        results.append(head_check(base))
+        tell("decoding with the untouched base")
+        trials = trials_to_check(space)
+        answers, report_seconds = _answers(config, space, task, base, tokenizer)
+        results.append(answers)
+        step_seconds = 0.0
+        for trial in trials:
+            tell(f"training steps: {mask_name(trial)}")
+            anchor = trial.mask_anchor or "edits"
+            rows = task.rows(tokenizer, task_prefix=trial.task_prefix, anchor=anchor)
+            result, seconds = trainer_check(
+                f"trainer {mask_name(trial)}", trial, base, config, task, rows
+            )
+            results.append(result)
+            step_seconds = max(step_seconds, seconds)
+        if step_seconds:
+            tell("training steps: longest batch")
+            results.append(_heaviest_step(config, task, base, tokenizer, trials[0]))
+            results.append(
+                estimate_check(
+                    config,
+                    step_seconds=step_seconds,
+                    report_seconds=report_seconds,
+                    peak_bytes=peak_memory(),
+                )
+            )
+    return results
+
+
+def _device(config: SearchConfig) -> tuple[str, list[CheckResult]]:
+    """The device of a trial; the processor, with a warning, where its GPU is not here."""
+    if config.gpus_per_trial and not torch.cuda.is_available():
+        result = CheckResult(
+            "device",
+            Status.WARN,
+            f"gpus_per_trial={config.gpus_per_trial:g}, but this machine has no GPU: what follows "
+            "was measured on its processor",
+            "run the checks, and the search, on a machine with a GPU, or use --gpus-per-trial 0",
+        )
+        return "cpu", [result]
+    return "cuda" if config.gpus_per_trial else "cpu", []
+
+
+def _answers(
+    config: SearchConfig,
+    space: SearchSpace,
+    task: Task,
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> tuple[CheckResult, float]:
+    """The row on the base's own answers, and the seconds that one report of a trial would take."""
+    pairs = task.validation[:_PAIRS_DECODED]
+    # untuned, a prefix is only more text to copy
+    prefix = min(map(str, space.possible("task_prefix")), key=len)
+    started = time.perf_counter()
+    outputs = rewrite(base, tokenizer, pairs, task_prefix=prefix, max_tokens=config.max_tokens)
+    score_outputs(outputs, pairs, lexicon=task.lexicon, scorers=task.scorers)
+    seconds = (time.perf_counter() - started) * len(task.validation) / len(pairs)
+    result = answer_check(outputs, pairs, task.lexicon, pocket_like=is_pocket_like(base))
+    return result, seconds
+
+
+def _heaviest_step(
+    config: SearchConfig,
+    task: Task,
+    base: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    trial: TrialConfig,
+) -> CheckResult:
+    """One step on the longest rows, all positions trained, so that the peak of memory is met."""
+    heaviest = trial.model_copy(
+        update={"mask_strategy": "none", "mask_anchor": None, "context_window": None}
+        | ({} if task.forbidden_token_ids else {"gamma": 0.0})
+    )
+    rows = task.rows(tokenizer, task_prefix=heaviest.task_prefix, anchor="edits")
+    longest = longest_rows(rows, heaviest)
+    return trainer_check("longest batch", heaviest, base, config, task, longest, steps=1)[0]
+
+
+@contextmanager
+def _threads_of_a_trial(config: SearchConfig) -> Iterator[None]:
+    """As many threads as Ray gives a trial; as before afterwards."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, int(config.cpus_per_trial)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,124 @@
+"""What the masks of a space train on real pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from detox_tune.config import READ_WITH_STRATEGY, TrialConfig
+from detox_tune.training.masking import (
+    MASK_STRATEGIES,
+    MaskStatistics,
+    mask_statistics,
+    trained_positions,
+)
+from detox_tune.tuning.checks.data import languages_of
+from detox_tune.tuning.checks.result import CheckResult, Status
+from detox_tune.tuning.space import SearchSpace
+from detox_tune.tuning.task import Task
+
+_DROPPED_WARN = 0.5
+
+
+def trials_to_check(space: SearchSpace) -> list[TrialConfig]:
+    """A trial for each mask (strategy and anchor) that the space can draw.
+
+    The other settings are the heaviest that the space allows: the highest gamma and learning rate,
+    the largest batch, the most adapters, the longest prefix. Of context windows the smallest, since
+    it trains on the fewest positions.
+    """
+    heaviest = {
+        "gamma": max(float(value or 0) for value in space.possible("gamma")),
+        "learning_rate": max(float(value or 0) for value in space.possible("learning_rate")),
+        "batch_size": max(int(value or 0) for value in space.possible("batch_size")),
+        "gradient_accumulation": max(
+            int(value or 0) for value in space.possible("gradient_accumulation")
+        ),
+        "lora": max(str(value) for value in space.possible("lora")),  # "second" has more than first
+        "task_prefix": max(map(str, space.possible("task_prefix")), key=len),
+    }
+    windows = [int(value) for value in space.possible("context_window") if value is not None]
+    return [
+        TrialConfig.model_validate(
+            heaviest
+            | {"mask_strategy": strategy, "mask_anchor": anchor}
+            | ({"context_window": min(windows)} if windows and strategy == "toxic_context" else {})
+        )
+        for strategy in dict.fromkeys(map(str, space.possible("mask_strategy")))
+        for anchor in _anchors(space, strategy)
+    ]
+
+
+def all_masks(used: Sequence[TrialConfig]) -> list[TrialConfig]:
+    """The given trials, and one for each mask strategy that none of them uses."""
+    strategies = {trial.mask_strategy for trial in used}
+    others = [s for s in MASK_STRATEGIES if s not in strategies]
+    return [*used, *(TrialConfig.model_validate({"mask_strategy": s}) for s in others)]
+
+
+def mask_name(trial: TrialConfig) -> str:
+    """The mask of a trial in a few words: strategy, anchor and window, where they are read."""
+    parts = (trial.mask_strategy, trial.mask_anchor, trial.context_window)
+    return " ".join(str(part) for part in parts if part is not None)
+
+
+def _anchors(space: SearchSpace, strategy: str) -> list[str | None]:
+    """The anchors that the space can draw with a strategy; None stands for the default."""
+    if strategy not in READ_WITH_STRATEGY["mask_anchor"]:
+        return [None]
+    domain = space.domains.get("mask_anchor")
+    if domain and strategy not in domain.condition().get("mask_strategy", (strategy,)):
+        return [None]
+    return [None if anchor is None else str(anchor) for anchor in space.possible("mask_anchor")]
+
+
+def mask_check(task: Task, trial: TrialConfig, *, in_space: bool = True) -> CheckResult:
+    """How many label positions a trial's mask trains; fails where all labels are masked."""
+    name = f"mask {mask_name(trial)}"
+    statistics = _statistics(task, trial, languages_of(task))
+    seen = (
+        f"{statistics.share:.1%} of {statistics.positions:,} label positions trained, "
+        f"{statistics.dropped:,} of {statistics.examples:,} pairs dropped"
+    )
+    if not in_space:
+        return CheckResult(name, Status.PASS, f"{seen} (not in this space)")
+    if not statistics.trained:
+        return CheckResult(
+            name,
+            Status.FAIL,
+            f"{seen}: all labels are masked",
+            "give a --lexicon whose words occur in the data, use mask_anchor: edits, or leave "
+            f"this mask out of the space ({statistics.toxic_words} toxic words in references)",
+        )
+    bare = [
+        language
+        for language in languages_of(task)
+        if not _statistics(task, trial, [language]).trained
+    ]
+    if bare:
+        seen += f", nothing trained in {', '.join(bare)}"
+    if bare or statistics.dropped > _DROPPED_WARN * statistics.examples:
+        remedy = "use mask_anchor: edits, or a lexicon that knows more of the data's words"
+        return CheckResult(name, Status.WARN, seen, remedy)
+    if trial.mask_strategy == "inverse_toxic" and statistics.trained == statistics.positions:
+        remedy = "it masks nothing here and repeats mask_strategy: none; leave one of them out"
+        return CheckResult(name, Status.WARN, seen, remedy)
+    return CheckResult(name, Status.PASS, seen)
+
+
+def _statistics(task: Task, trial: TrialConfig, languages: Sequence[str]) -> MaskStatistics:
+    """What the trial's mask makes of the examples in the given languages."""
+    positions = task.positions[trial.mask_anchor or "edits"]
+    return mask_statistics(
+        (
+            toxic,
+            example.label_toxic,
+            trained_positions(
+                trial.mask_strategy,
+                toxic=toxic,
+                label_toxic=example.label_toxic,
+                context_window=trial.context_window,
+            ),
+        )
+        for example, toxic in zip(task.examples, positions, strict=True)
+        if task.train[example.pair].language in languages
+    )

@@ -1,0 +1,192 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
+from detox_tune.data.pairs import Pair
+from detox_tune.errors import UserError
+from detox_tune.evaluate import load_lexicons, main
+from detox_tune.evaluation.systems import SCORES
+
+PAIRS = embedded_pairs()[:30] + embedded_pairs()[-30:]
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Path:
+    """A folder with references, a lexicon for one of their two languages, and two submissions."""
+    write_jsonl(tmp_path / "references.jsonl", PAIRS)
+    (tmp_path / "lexicons").mkdir()
+    entries = sorted(embedded_lexicon().entries("en"))
+    (tmp_path / "lexicons" / "en.txt").write_text("\n".join(entries))
+    lines = ["toxic_sentence\tneutral_sentence\tlang"]
+    lines += [f"{pair.source}\t{pair.references[0]}\t{pair.language}" for pair in PAIRS]
+    (tmp_path / "human.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    copies = [f"<extra_id_0> {pair.source}" for pair in PAIRS]
+    (tmp_path / "copies.txt").write_text("\n".join(copies) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+def write_jsonl(path: Path, pairs: list[Pair]) -> None:
+    rows = [
+        {"toxic_sentence": p.source, "neutral_sentence": list(p.references), "lang": p.language}
+        for p in pairs
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def run(files: Path, *arguments: str) -> dict[str, Any]:
+    given = [str(files / a) if (files / a).exists() else a for a in arguments]
+    out = files / "out.json"
+    reference = str(files / "references.jsonl")
+    assert main([*given, "--reference", reference, "--json", str(out)]) == 0
+    result: dict[str, Any] = json.loads(out.read_text())
+    return result
+
+
+def test_a_file_of_outputs(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    result = run(files, "--submission", "human.tsv", "--lexicon", "lexicons")
+    assert set(result["languages"]) == {"en", "es"}
+    assert result["overall"]["n"] == 60
+    for scores in (result["overall"], *result["languages"].values()):
+        assert set(scores) == {"n", *SCORES}
+        for name in SCORES:
+            if scores[name]["value"] is not None:
+                assert scores[name]["low"] <= scores[name]["value"] <= scores[name]["high"]
+    # the submission is the first reference, and scores as that does
+    assert result["overall"] == result["baselines"]["reference"]["overall"]
+    assert result["overall"]["fl"]["value"] == 1.0
+    assert result["languages"]["en"]["edit_recall"]["value"] == 1.0
+    assert set(result["mean_of_languages"]) == {"j", "j_2025"}
+    assert result["scorers"]["name"] == "embedded"
+    assert result["scorers"]["models"] == {}
+    assert "3-fold" in result["scorers"]["sta"]
+    assert result["settings"]["seed"] == 0
+    # delete has words for one language only
+    assert set(result["baselines"]) == {"duplicate", "delete", "reference"}
+    assert list(result["baselines"]["delete"]["languages"]) == ["en"]
+    assert "overall" not in result["baselines"]["delete"]
+    printed = capsys.readouterr().out
+    assert "delete: left out for es" in printed
+    assert all(name in printed for name in ("system", "duplicate", "reference", "j_2025"))
+
+
+def test_copies_are_seen_and_score_as_the_duplicate(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = run(files, "--submission", "copies.txt")
+    assert result["overall"]["copy_rate"]["value"] == 1.0
+    assert result["overall"]["exact_copy_rate"]["value"] == 1.0
+    duplicate = result["baselines"]["duplicate"]["overall"]
+    assert result["overall"]["j"] == duplicate["j"]
+    assert duplicate["j"]["value"] < result["baselines"]["reference"]["overall"]["j"]["value"]
+    assert "delete" not in result["baselines"]
+    assert "delete: left out, it needs a --lexicon" in capsys.readouterr().out
+
+
+def test_the_same_twice_and_one_language_alone(files: Path) -> None:
+    arguments = ["--submission", "human.tsv", "--language", "es", "--seed", "3"]
+    first, second = run(files, *arguments), run(files, *arguments)
+    assert first == second
+    assert list(first["languages"]) == ["es"]
+    assert first["overall"]["n"] == 30
+
+
+def test_sta_from_other_pairs_or_labelled_texts(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_jsonl(files / "train.jsonl", embedded_pairs()[100:200])
+    result = run(files, "--submission", "human.tsv", "--train-pairs", "train.jsonl")
+    assert result["scorers"]["sta"] == "100 pairs; 0 left out, as they are scored here"
+    rows = [(pair.source, 1) for pair in embedded_pairs()[100:200]]
+    rows += [(pair.references[0], 0) for pair in embedded_pairs()[100:200]]
+    labelled = "".join(f"{text}\t{toxic}\ten\n" for text, toxic in rows)
+    (files / "labelled.tsv").write_text("text\ttoxic\tlang\n" + labelled)
+    arguments = ("--submission", "human.tsv", "--toxicity-data", "labelled.tsv")
+    result = run(files, *arguments, "--language", "en")
+    assert [row["language"] for row in result["scorers"]["held_out"]] == ["en"]
+    assert "embedded STA on texts held out (not the official model)" in capsys.readouterr().out
+
+
+def test_outputs_are_written_in_the_other_form(files: Path) -> None:
+    first = run(files, "--submission", "copies.txt", "--write-outputs", str(files / "o.tsv"))
+    second = run(files, "--submission", "o.tsv", "--write-outputs", str(files / "o.jsonl"))
+    third = run(files, "--submission", "o.jsonl")
+    assert first["overall"] == second["overall"] == third["overall"]
+
+
+def test_rows_that_give_no_pair_are_reported(
+    files: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (files / "references.jsonl").open("a") as file:
+        file.write('{"toxic_sentence": "fine", "neutral_sentence": ["fine"], "lang": "en"}\n')
+    with (files / "copies.txt").open("a") as file:
+        file.write("fine\n")
+    result = run(files, "--submission", "copies.txt")
+    assert result["overall"]["n"] == 60
+    assert result["settings"]["rows_dropped"] == 1
+    assert "source equals reference" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "one of the arguments --submission --adapter is required"),
+        (["--submission", "x", "--adapter", "y"], "not allowed with argument"),
+        (["--submission", "gone.tsv"], "gone.tsv: no such file"),
+        (["--submission", "human.tsv", "--write-outputs", "x.txt"], "x.txt: outputs are written"),
+        (["--submission", "human.tsv", "--language", "fr"], "language 'fr'"),
+        (["--adapter", "lexicons"], "is no exported adapter"),
+        (
+            ["--submission", "human.tsv", "--scorers", "official", "--train-pairs", "human.tsv"],
+            "leave one of them out",
+        ),
+    ],
+)
+def test_wrong_flags_are_one_line_and_exit_code_2(
+    files: Path, arguments: list[str], message: str
+) -> None:
+    command = [sys.executable, "-m", "detox_tune.evaluate", "--reference", "references.jsonl"]
+    root = str(Path(__file__).resolve().parents[1])
+    done = subprocess.run(
+        [*command, *arguments],
+        cwd=files,
+        env={"PYTHONPATH": root, "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_lexicons_of_a_folder_that_lacks_languages(files: Path) -> None:
+    lexicons = load_lexicons(str(files / "lexicons"), ["en", "es"])
+    assert lexicons["en"].entries("en") == embedded_lexicon().entries("en")
+    assert lexicons["es"].spans("idiota", "es") == []
+    assert load_lexicons(None, ["en"])["en"].entries("en") == frozenset()
+    with pytest.raises(UserError, match="language 'es'"):
+        load_lexicons(str(files / "lexicons"), ["es"])
+
+
+def test_an_adapter(files: Path, tiny_base: Path) -> None:
+    """An untrained adapter: a real folder as a search exports it."""
+    from detox_tune.model.base import load_base
+    from detox_tune.model.lora import add_lora
+
+    base, _ = load_base(str(tiny_base), quantization="none", device="cpu")
+    model = add_lora(base, "first", seed=0)
+    model.save_pretrained(str(files / "best"))
+    metrics = {"quantization": "none", "settings": {"task_prefix": "detoxify: "}, "max_tokens": 24}
+    (files / "best" / "metrics.json").write_text(json.dumps(metrics))
+    arguments = ("--base-model", str(tiny_base), "--write-outputs", str(files / "o.tsv"))
+    result = run(files, "--adapter", "best", *arguments)
+    assert result["overall"]["n"] == 60
+    again = run(files, "--submission", "o.tsv")
+    assert again["overall"] == result["overall"]
+    assert len((files / "o.tsv").read_text(encoding="utf-8").splitlines()) == 61
