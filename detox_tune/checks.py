@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from detox_tune.cli import OneLineParser, run_command
 
 # The flags are those of the search, so that one command line serves both.
-from detox_tune.search import _FLAGS, DEFAULT_SPACE, _overrides
+from detox_tune.search import DEFAULT_SPACE, FLAGS, overrides
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from detox_tune.tuning.space_file import load_space
 
-    config, space = load_space(options.space, _overrides(options))
+    config, space = load_space(options.space, overrides(options))
     console = Console()
     if not console.is_terminal:
         console.width = _WIDTH
@@ -99,7 +99,7 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_SPACE,
         help=f"search space, a YAML file (default: {DEFAULT_SPACE})",
     )
-    for flag, kind, text in _FLAGS:
+    for flag, kind, text in FLAGS:
         parser.add_argument(flag, type=kind, help=text, metavar=kind.__name__.upper())
     return parser
 

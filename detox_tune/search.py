@@ -13,7 +13,7 @@ from detox_tune.cli import OneLineParser, run_command
 DEFAULT_SPACE = Path("search_spaces/pocket.yaml")
 
 # flag -> (setting, type, help); the settings' rules and defaults stand in SearchConfig
-_FLAGS: tuple[tuple[str, type, str], ...] = (
+FLAGS: tuple[tuple[str, type, str], ...] = (
     ("--trials", int, "settings to try"),
     ("--steps", int, "optimiser steps of a trial that runs to its end"),
     ("--data", str, "pairs: a tsv, csv, jsonl or parquet file, a folder, or a hub data set"),
@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
 
-    config, space = load_space(options.space, _overrides(options))
+    config, space = load_space(options.space, overrides(options))
     if options.dry_run:
         dry_run(config, space)
         return 0
@@ -59,7 +59,7 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_SPACE,
         help=f"search space, a YAML file (default: {DEFAULT_SPACE})",
     )
-    for flag, kind, text in _FLAGS:
+    for flag, kind, text in FLAGS:
         parser.add_argument(flag, type=kind, help=text, metavar=kind.__name__.upper())
     parser.add_argument(
         "--dry-run",
@@ -69,9 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+def overrides(options: argparse.Namespace) -> dict[str, Any]:
     """The settings that flags give; the run's name always, since every run has its own folder."""
-    settings = {flag.removeprefix("--").replace("-", "_") for flag, _, _ in _FLAGS}
+    settings = {flag.removeprefix("--").replace("-", "_") for flag, _, _ in FLAGS}
     given = {name: value for name, value in vars(options).items() if name in settings}
     given = {name: value for name, value in given.items() if value is not None}
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -21,6 +21,8 @@ from detox_tune.config import SearchConfig
 from detox_tune.data.split import fingerprint
 from detox_tune.errors import UserError
 from detox_tune.files import write_json
+from detox_tune.tuning.checks.cheap import cheap_checks
+from detox_tune.tuning.checks.result import refuse_doomed
 from detox_tune.tuning.cluster import concurrency, connected
 from detox_tune.tuning.export import export_winner
 from detox_tune.tuning.prepare import (
@@ -54,6 +56,7 @@ def search(config: SearchConfig, space: SearchSpace) -> int:
     describe_task(config, task, log)
     check_penalty(space, task)
     check_anchor(space, task)
+    refuse_doomed(cheap_checks(config, space, task))
     with connected(config) as resources:
         folder.mkdir(parents=True)
         task = dataclasses.replace(task, base=_keep_base(config, base, folder))
