@@ -1,0 +1,110 @@
+"""python benchmarks/search.py RUN --commit HASH --out FILE: a finished search as tables to publish.
+
+Reads `search.json`, `trials.csv` and `best/metrics.json` of a run; nothing is measured here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from detox_tune.cli import OneLineParser, run_command
+from detox_tune.errors import UserError
+from detox_tune.files import write_text
+
+SETTINGS = ("lora", "mask_strategy", "context_window", "gamma", "learning_rate", "task_prefix")
+SCORES = ("j", "sta", "sim", "fl", "copy_rate", "exact_copy_rate")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the tables of one run."""
+    options = _parser().parse_args(arguments)
+    try:
+        record = json.loads((options.run / "search.json").read_text(encoding="utf-8"))
+        metrics = json.loads((options.run / "best" / "metrics.json").read_text(encoding="utf-8"))
+        with (options.run / "trials.csv").open(encoding="utf-8", newline="") as file:
+            trials = list(csv.DictReader(file))
+    except OSError as error:
+        raise UserError(
+            f"{error.filename}: {error.strerror}: give the folder of a search that has a winner"
+        ) from error
+    write_text(options.out, page(record, trials, metrics, options.commit))
+    print(options.out)
+    return 0
+
+
+def page(
+    record: Mapping[str, Any],
+    trials: Sequence[Mapping[str, str]],
+    metrics: Mapping[str, Any],
+    code: str,
+) -> str:
+    """The page as markdown: what was run, the test split, every trial."""
+    command = " ".join(["python -m detox_tune.search", *record["command"][1:]])
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    systems = [
+        [name, *(f"{scores[score]:.3f}" for score in SCORES)]
+        for name, scores in metrics["test"].items()
+    ]
+    rows = [
+        [
+            trial["trial"],
+            trial["ended"],
+            trial["steps"],
+            f"{float(trial['seconds']):.0f}",
+            *(_setting(trial[name]) for name in SETTINGS),
+            *(f"{float(trial[name]):.3f}" for name in ("j", "copy_rate")),
+        ]
+        for trial in trials
+    ]
+    count = int(metrics["test"]["tuned"]["n"])
+    return "\n".join(
+        [
+            f"# {record['search']['name']}",
+            "",
+            f"`{command}`",
+            "",
+            f"Commit {code}, started {record['started']}, {record['wall_seconds']:.0f} s in all "
+            f"({versions}).",
+            "",
+            f"Winner: {metrics['trial']}, reloaded from disk and scored once on the test split "
+            f"({count} pairs, {metrics['scorers']} scorers).",
+            "",
+            *_table(["system", *SCORES], systems),
+            "",
+            "Trials, each with its best report on the validation sample.",
+            "",
+            *_table(["trial", "ended", "steps", "s", *SETTINGS, "j", "copy_rate"], rows),
+            "",
+        ]
+    )
+
+
+def _setting(value: str) -> str:
+    try:
+        return f"{float(value):.3g}"
+    except ValueError:
+        return f"`{value}`" if value.endswith(" ") else value or "-"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    lines = [head, ["---"] * len(head), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = OneLineParser(
+        prog="python benchmarks/search.py", description="A finished search as markdown."
+    )
+    parser.add_argument("--commit", required=True, help="of the code that the search ran on")
+    parser.add_argument("run", type=Path, help="the folder of a finished search")
+    parser.add_argument("--out", type=Path, required=True, help="markdown file to write")
+    return parser
+
+
+if __name__ == "__main__":
+    run_command(main)
