@@ -40,20 +40,26 @@ def ask_new(
     study: optuna.Study,
     define_space: Callable[[optuna.Trial], dict[str, Any]],
     proposed: Collection[dict[str, Any]],
+    at_random: optuna.samplers.BaseSampler,
 ) -> tuple[optuna.Trial, dict[str, Any]]:
     """A proposal whose config was not proposed before; the last of 50 where there is none.
 
-    Everything in a trial is seeded, so the same settings give the same numbers again. Proposals
-    that are passed over are told as failed, from which the sampler learns nothing.
+    Everything in a trial is seeded, so the same settings give the same numbers again. A proposal
+    that is passed over is told as failed, from which a sampler learns nothing; the next come from
+    `at_random`, since a sampler that likes a config goes on proposing it.
     """
-    for _ in range(_ATTEMPTS - 1):
-        proposal = study.ask()
-        config = dict(define_space(proposal))
-        if config not in proposed:
-            return proposal, config
-        study.tell(proposal, state=TrialState.FAIL)
-    proposal = study.ask()
-    return proposal, dict(define_space(proposal))
+    own, attempts = study.sampler, 0
+    try:
+        while True:
+            attempts += 1
+            proposal = study.ask()
+            config = dict(define_space(proposal))
+            if config not in proposed or attempts == _ATTEMPTS:
+                return proposal, config
+            study.tell(proposal, state=TrialState.FAIL)
+            study.sampler = at_random
+    finally:
+        study.sampler = own
 
 
 class DetoxSearch(OptunaSearch):
@@ -99,6 +105,7 @@ class DetoxSearch(OptunaSearch):
         self._max_copy_rate = max_copy_rate
         self._reports: dict[str, dict[int, _Report]] = {}
         self._proposed: list[dict[str, Any]] = []
+        self._at_random = make_sampler("random", seed, 0)
 
     @property
     def study(self) -> optuna.Study:
@@ -107,7 +114,7 @@ class DetoxSearch(OptunaSearch):
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
         """The config of a new trial: one that no trial had before, as long as there is one."""
-        proposal, config = ask_new(self.study, self._define_space, self._proposed)
+        proposal, config = ask_new(self.study, self._define_space, self._proposed, self._at_random)
         self._ot_trials[trial_id] = proposal
         self._proposed.append(config)
         return dict(config)

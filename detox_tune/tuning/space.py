@@ -218,7 +218,8 @@ def first_samples(space: SearchSpace, config: SearchConfig, n: int) -> Iterator[
     """The settings of the first trials, as the sampler gives them before any result is known."""
     sampler = make_sampler(config.sampler, config.seed, config.startup_trials)
     study = optuna.create_study(sampler=sampler)
+    at_random = make_sampler("random", config.seed, 0)
     proposed: list[dict[str, Any]] = []
     for _ in range(n):
-        proposed.append(ask_new(study, space, proposed)[1])
+        proposed.append(ask_new(study, space, proposed, at_random)[1])
         yield proposed[-1]
