@@ -5,13 +5,12 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detox_tune.cli import OneLineParser, run_command
+from detox_tune.cli import run_command
 
 # The flags are those of the search, so that one command line serves both.
-from detox_tune.search import DEFAULT_SPACE, FLAGS, overrides
+from detox_tune.search import overrides, space_parser
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -87,21 +86,11 @@ def show(results: Sequence[CheckResult], console: Console) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(
-        prog="python -m detox_tune.checks",
-        description="Check a search before it runs: data, lexicon, masks, base, a few training "
+    return space_parser(
+        "python -m detox_tune.checks",
+        "Check a search before it runs: data, lexicon, masks, base, a few training "
         "steps for each mask, and what a trial will cost here. Takes the flags of the search.",
     )
-    parser.add_argument(
-        "space",
-        nargs="?",
-        type=Path,
-        default=DEFAULT_SPACE,
-        help=f"search space, a YAML file (default: {DEFAULT_SPACE})",
-    )
-    for flag, kind, text in FLAGS:
-        parser.add_argument(flag, type=kind, help=text, metavar=kind.__name__.upper())
-    return parser
 
 
 if __name__ == "__main__":

@@ -47,11 +47,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = OneLineParser(
-        prog="python -m detox_tune.search",
-        description="Search for the fine-tuning that rewrites toxic sentences instead of copying "
+    parser = space_parser(
+        "python -m detox_tune.search",
+        "Search for the fine-tuning that rewrites toxic sentences instead of copying "
         "them: trials on Ray, collapsed ones pruned, the best adapter exported to OUT/NAME/best.",
     )
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="print the resolved search, the first trials and what their masks train; run nothing",
+    )
+    return parser
+
+
+def space_parser(prog: str, description: str) -> argparse.ArgumentParser:
+    """The command line of what takes a search space and flags that override its settings."""
+    parser = OneLineParser(prog=prog, description=description)
     parser.add_argument(
         "space",
         nargs="?",
@@ -61,11 +72,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     for flag, kind, text in FLAGS:
         parser.add_argument(flag, type=kind, help=text, metavar=kind.__name__.upper())
-    parser.add_argument(
-        "--dry-run",
-        action="store_true",
-        help="print the resolved search, the first trials and what their masks train; run nothing",
-    )
     return parser
 
 

@@ -86,13 +86,8 @@ class LoadedPairs:
 
     def report(self) -> str:
         """How much was read and dropped: the first five bad rows, then the count per reason."""
-        lines = [f"{self.n_rows} rows, {len(self.pairs)} pairs, {len(self.bad_rows)} rows dropped"]
-        lines += [f"  {row}" for row in self.bad_rows[:_SHOWN_BAD_ROWS]]
-        if len(self.bad_rows) > _SHOWN_BAD_ROWS:
-            lines.append(f"  and {len(self.bad_rows) - _SHOWN_BAD_ROWS} more")
-        if self.bad_rows:
-            lines.append(f"  dropped: {_counts(self.bad_rows)}")
-        return "\n".join(lines)
+        kept = f"{self.n_rows} rows, {len(self.pairs)} pairs"
+        return bad_rows_report(kept, self.bad_rows)
 
 
 def load_pairs(
@@ -143,9 +138,9 @@ def load_pairs(
     bad_rows = tuple(collector.bad_rows)
     if len(bad_rows) > MAX_BAD_SHARE * collector.n_rows and not allow_bad_rows:
         raise UserError(
-            f"{data}: {len(bad_rows)} of {collector.n_rows} rows are bad ({_counts(bad_rows)}; the "
-            f"first is {bad_rows[0]}), at most {MAX_BAD_SHARE:.0%} may be; mend them or allow them "
-            "(allow_bad_rows)"
+            f"{data}: {len(bad_rows)} of {collector.n_rows} rows are bad "
+            f"({counts_of_reasons(bad_rows)}; the first is {bad_rows[0]}), at most "
+            f"{MAX_BAD_SHARE:.0%} may be; mend them or allow them (allow_bad_rows)"
         )
     there = {language for language, _ in collector.drafts}
     for language in languages:
@@ -291,6 +286,18 @@ def _join_spans(drafts: dict[tuple[str, str], _Draft], path: str, languages: Seq
         )
 
 
-def _counts(bad_rows: Sequence[BadRow]) -> str:
+def bad_rows_report(kept: str, bad_rows: Sequence[BadRow]) -> str:
+    """What was read and kept, the first five bad rows, then the count per reason; a line each."""
+    lines = [f"{kept}, {len(bad_rows)} rows dropped"]
+    lines += [f"  {row}" for row in bad_rows[:_SHOWN_BAD_ROWS]]
+    if len(bad_rows) > _SHOWN_BAD_ROWS:
+        lines.append(f"  and {len(bad_rows) - _SHOWN_BAD_ROWS} more")
+    if bad_rows:
+        lines.append(f"  dropped: {counts_of_reasons(bad_rows)}")
+    return "\n".join(lines)
+
+
+def counts_of_reasons(bad_rows: Sequence[BadRow]) -> str:
+    """How many rows each reason has, the most frequent first: `empty text 3, not text 1`."""
     counts = Counter(row.reason for row in bad_rows)
     return ", ".join(f"{reason} {count}" for reason, count in counts.most_common())

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detox_tune.data.pairs import MAX_BAD_SHARE, BadRow
+from detox_tune.data.pairs import MAX_BAD_SHARE, BadRow, bad_rows_report, counts_of_reasons
 from detox_tune.data.readers import (
     TABLE_SUFFIXES,
     Row,
@@ -25,7 +25,6 @@ from detox_tune.data.readers import (
 from detox_tune.data.text import fold_spaces, sentence_key
 from detox_tune.errors import UserError
 
-_SHOWN_BAD_ROWS = 5
 _LABELS = {"0": False, "1": True, "false": False, "true": True}
 
 
@@ -52,13 +51,8 @@ class ToxicityData:
 
     def report(self) -> str:
         """How much was read and dropped: the first five bad rows, then the count per reason."""
-        lines = [f"{self.n_rows} rows, {len(self.texts)} texts, {len(self.bad_rows)} rows dropped"]
-        lines += [f"  {row}" for row in self.bad_rows[:_SHOWN_BAD_ROWS]]
-        if len(self.bad_rows) > _SHOWN_BAD_ROWS:
-            lines.append(f"  and {len(self.bad_rows) - _SHOWN_BAD_ROWS} more")
-        if self.bad_rows:
-            lines.append(f"  dropped: {_counts(self.bad_rows)}")
-        return "\n".join(lines)
+        kept = f"{self.n_rows} rows, {len(self.texts)} texts"
+        return bad_rows_report(kept, self.bad_rows)
 
 
 def load_toxicity_data(path: Path, languages: Collection[str] | None = None) -> ToxicityData:
@@ -99,8 +93,8 @@ def load_toxicity_data(path: Path, languages: Collection[str] | None = None) -> 
     n_rows = len(labelled) + len(bad_rows)
     if len(bad_rows) > MAX_BAD_SHARE * n_rows:
         raise UserError(
-            f"{path}: {len(bad_rows)} of {n_rows} rows are bad ({_counts(bad_rows)}; the first is "
-            f"{bad_rows[0]}), at most {MAX_BAD_SHARE:.0%} may be; mend or remove them"
+            f"{path}: {len(bad_rows)} of {n_rows} rows are bad ({counts_of_reasons(bad_rows)}; "
+            f"the first is {bad_rows[0]}), at most {MAX_BAD_SHARE:.0%} may be; mend or remove them"
         )
     for language in set(wanted) - {row.language for row in labelled}:
         raise UserError(
@@ -186,8 +180,3 @@ def _without_contradictions(
 def _described(file: str, row: Row, reason: str, detail: str) -> BadRow:
     text = " | ".join(str(value) for value in row.values if value is not None)
     return BadRow(file, row.line, reason, detail, shown(text))
-
-
-def _counts(bad_rows: Sequence[BadRow]) -> str:
-    counts = Counter(row.reason for row in bad_rows)
-    return ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
