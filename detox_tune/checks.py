@@ -58,7 +58,7 @@ def run_checks(
     corpus, results = corpus_check(config)
     describe_data(corpus, log)
     base = build_base_with_progress(config, corpus, log)
-    task = build_task(config, corpus, base)
+    task = build_task(config, corpus, base, task_prefixes=space.task_prefixes())
     show_masks(task, all_masks(trials_to_check(space)), console)
     results += cheap_checks(config, space, task)
     with log.status("checking") as status:

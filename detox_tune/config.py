@@ -132,6 +132,12 @@ class SearchConfig(_Settings):
     """`pocket`, or a T5-family checkpoint by hub name or path."""
     quantization: Literal["nf4", "none"] = "nf4"
     """nf4: 4-bit base weights with bfloat16 compute (QLoRA); none: full precision float32."""
+    fast: bool = True
+    """The fast path: the same numbers in less time; False takes every step as stock tools do."""
+    vocabulary: Literal["cut", "full"] = "cut"
+    """cut: trials train without the tokens that the data never need; only read with `fast`."""
+    token_budget: PositiveInt = 16384
+    """Padded tokens of one forward pass; a larger batch goes through in parts, same step."""
     pocket_steps: PositiveInt = 800
     """Optimiser steps of the pocket base's pre-training."""
     pocket_vocabulary: Annotated[int, Field(ge=200, le=32000)] = 1000

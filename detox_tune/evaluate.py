@@ -158,7 +158,7 @@ def _decode(options: argparse.Namespace, references: References) -> dict[Key, st
     """The adapter's output for every sentence of the references, sentinels left in."""
     from rich.progress import track
 
-    from detox_tune.evaluation.decoding import greedy_decode
+    from detox_tune.evaluation.system import rewrite_with
     from detox_tune.model.adapter import load_adapter
 
     adapter = load_adapter(options.adapter, base_model=options.base_model, device=options.device)
@@ -169,9 +169,7 @@ def _decode(options: argparse.Namespace, references: References) -> dict[Key, st
     quiet = not sys.stdout.isatty()
     for start in track(starts, description="rewriting", transient=True, disable=quiet):
         chunk = keys[start : start + _DECODED_AT_ONCE]
-        ids = [adapter.tokenizer(adapter.task_prefix + source).input_ids for _, source in chunk]
-        decoded = greedy_decode(adapter.model, ids, max_new_tokens=adapter.max_tokens)
-        texts = [str(adapter.tokenizer.decode(output)) for output in decoded]
+        texts = rewrite_with(adapter, [source for _, source in chunk])
         outputs.update(zip(chunk, texts, strict=True))
     return outputs
 

@@ -18,13 +18,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not texts:
         raise UserError("there is no text to rewrite: give sentences as arguments or on stdin")
     # Imported late, so that --help and wrong flags answer at once.
-    from detox_tune.evaluation.decoding import greedy_decode
+    from detox_tune.evaluation.system import rewrite_with
     from detox_tune.model.adapter import load_adapter
 
     adapter = load_adapter(options.adapter, base_model=options.base_model, device=options.device)
-    sources = [adapter.tokenizer(adapter.task_prefix + text).input_ids for text in texts]
-    for ids in greedy_decode(adapter.model, sources, max_new_tokens=adapter.max_tokens):
-        print(adapter.tokenizer.decode(ids))
+    for output in rewrite_with(adapter, texts):
+        print(output)
     return 0
 
 

@@ -72,12 +72,19 @@ def space_parser(prog: str, description: str) -> argparse.ArgumentParser:
     )
     for flag, kind, text in FLAGS:
         parser.add_argument(flag, type=kind, help=text, metavar=kind.__name__.upper())
+    parser.add_argument(
+        "--no-fast",
+        dest="fast",
+        action="store_const",
+        const=False,
+        help="train and decode as stock tools do: the same numbers, several times slower",
+    )
     return parser
 
 
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
     """The settings that flags give; the run's name always, since every run has its own folder."""
-    settings = {flag.removeprefix("--").replace("-", "_") for flag, _, _ in FLAGS}
+    settings = {"fast", *(flag.removeprefix("--").replace("-", "_") for flag, _, _ in FLAGS)}
     given = {name: value for name, value in vars(options).items() if name in settings}
     given = {name: value for name, value in given.items() if value is not None}
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
@@ -61,10 +61,10 @@ def tokenise(
 
 
 def encode_sources(
-    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, task_prefix: str
+    sources: Sequence[str], tokenizer: Callable[[str], Any], task_prefix: str
 ) -> list[list[int]]:
-    """Ids of prefix + source, as the model is asked; one list per pair."""
-    return [tokenizer(task_prefix + pair.source).input_ids for pair in pairs]
+    """Ids of prefix + source, as the model is asked; one list per source."""
+    return [tokenizer(task_prefix + source).input_ids for source in sources]
 
 
 def toxic_token_ids(examples: Sequence[Example], *, min_purity: float) -> list[int]:

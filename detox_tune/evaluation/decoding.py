@@ -62,12 +62,12 @@ def greedy_decode(
     generate: Any = model.generate
     # The longest first: if memory is short, that shows in the first batch.
     order = sorted(range(len(source_ids)), key=lambda index: -len(source_ids[index]))
-    with _evaluating(model), _only_settings(model, settings), torch.no_grad():
+    with evaluating(model), _only_settings(model, settings), torch.no_grad():
         device = next(model.parameters()).device
         for start in range(0, len(order), batch_size):
             batch = order[start : start + batch_size]
             rows = [list(source_ids[index]) or end_ids[:1] for index in batch]
-            input_ids_bs, mask_bs = _padded(rows, pad_id, device)
+            input_ids_bs, mask_bs = padded(rows, pad_id, device)
             generated_bt = generate(
                 input_ids=input_ids_bs, attention_mask=mask_bs, generation_config=settings
             )
@@ -76,7 +76,7 @@ def greedy_decode(
     return outputs
 
 
-def _padded(
+def padded(
     rows: Sequence[Sequence[int]], pad_id: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Rows of ids as one (batch, longest) tensor padded on the right, and its attention mask.
@@ -101,7 +101,7 @@ def _content(row: Sequence[int], pad_id: int, end_ids: Sequence[int]) -> list[in
 
 
 @contextmanager
-def _evaluating(model: torch.nn.Module) -> Iterator[None]:
+def evaluating(model: torch.nn.Module) -> Iterator[None]:
     """Evaluation mode inside; afterwards each module is in its own mode again."""
     training = [module for module in model.modules() if module.training]
     model.eval()

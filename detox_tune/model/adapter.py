@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from detox_tune.errors import UserError
 from detox_tune.model.base import Quantization, load_base
+from detox_tune.model.dequantise import device_memory
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,10 @@ def load_adapter(folder: Path, *, base_model: str | None = None, device: str = "
     metrics = _read_json(folder, "metrics.json")
     quantization: Quantization = metrics["quantization"]
     base, tokenizer = load_base(
-        base_model or config["base_model_name_or_path"], quantization=quantization, device=device
+        base_model or config["base_model_name_or_path"],
+        quantization=quantization,
+        device=device,
+        memory=device_memory(device, 1.0),
     )
     try:
         model = PeftModel.from_pretrained(base, str(folder))

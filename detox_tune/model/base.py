@@ -19,6 +19,8 @@ from transformers import (
 )
 
 from detox_tune.errors import UserError
+from detox_tune.model.cheap import cheapen
+from detox_tune.model.dequantise import dequantise
 
 T5_FAMILY = frozenset({"t5", "mt5", "umt5"})
 Quantization = Literal["nf4", "none"]
@@ -26,7 +28,7 @@ _SENTINEL = re.compile(r"<extra_id_\d+>")
 
 
 def load_base(
-    name: str, *, quantization: Quantization, device: str = "cpu"
+    name: str, *, quantization: Quantization, device: str = "cpu", memory: int = 0
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a T5-family checkpoint, frozen weights first, for LoRA training.
 
@@ -36,6 +38,8 @@ def load_base(
             bfloat16 (QLoRA, Dettmers et al., 2023); embeddings, head and `wo` stay bfloat16.
             `none` loads float32.
         device: a torch device such as `cpu` or `cuda`.
+        memory: bytes that this process may use there, see `device_memory`; if they suffice, 4-bit
+            layers are unpacked once, to the same numbers at more speed. 0 keeps them packed.
 
     Raises:
         UserError: if there is no such checkpoint, it is not of the T5 family, or is damaged.
@@ -50,8 +54,9 @@ def load_base(
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(_cannot_load(name, error)) from error
     keep_head_untied(model)
-    if quantization == "nf4":
+    if quantization == "nf4" and not dequantise(model, memory=memory):
         _keep_trainable_after_evaluation(model)
+    cheapen(model)
     model.requires_grad_(False)
     return model, tokenizer
 

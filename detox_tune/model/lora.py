@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import functools
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel
+
+from detox_tune.model.cheap import cheapen
 
 TARGETS: dict[str, tuple[str, ...]] = {"first": ("q", "v"), "second": ("q", "k", "v", "o")}
 """Approach -> attention projections that are adapted, in encoder, decoder and cross-attention."""
@@ -31,4 +36,20 @@ def add_lora(
     )
     adapted = get_peft_model(model, config)
     assert isinstance(adapted, PeftModel)
+    cheapen(adapted)
+    # PEFT would add embedding and head to what it saves if it found the vocabulary cut.
+    save: Any = functools.partial(adapted.save_pretrained, save_embedding_layers=False)
+    adapted.save_pretrained = save  # type: ignore[method-assign]
     return adapted
+
+
+@contextmanager
+def adapted(
+    model: PreTrainedModel, approach: Literal["first", "second"], *, seed: int
+) -> Iterator[PeftModel]:
+    """A base with fresh adapters inside; afterwards the base is as it was."""
+    with_adapters = add_lora(model, approach, seed=seed)
+    try:
+        yield with_adapters
+    finally:
+        with_adapters.unload()

@@ -1,10 +1,12 @@
 """Batches of rows of like length, so that little of a batch is padding."""
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from torch import Tensor
 from torch.utils.data import Sampler
 
+_SOURCE_COLUMNS = ("input_ids", "attention_mask")
 _WINDOW = 16  # batches sorted together: more saves little padding and mixes the rows less
 
 
@@ -52,3 +54,30 @@ class LikeLengthSampler(Sampler[int]):
         for batch in batches:
             yield from batch
         yield from order[full:]
+
+
+def parts_of_batch(
+    batch: Mapping[str, Tensor], token_budget: int | None
+) -> Iterator[dict[str, Tensor]]:
+    """The batch in parts of at most `token_budget` padded tokens, or of one row.
+
+    Args:
+        batch: of `DetoxCollator`, b rows.
+        token_budget: of source and label tokens together; None for no limit.
+
+    Yields:
+        Consecutive rows, each part without the columns that only other parts need.
+    """
+    rows, width = len(batch["labels"]), batch["input_ids"].shape[1] + batch["labels"].shape[1]
+    if token_budget is None or rows * width <= token_budget:
+        yield dict(batch)
+        return
+    size = max(1, token_budget // width)
+    for start in range(0, rows, size):
+        part = {name: values[start : start + size] for name, values in batch.items()}
+        source_width = int(part["attention_mask"].sum(1).max())
+        label_width = int((part["labels"] != -100).sum(1).max())
+        yield {
+            name: values[:, : source_width if name in _SOURCE_COLUMNS else label_width]
+            for name, values in part.items()
+        }

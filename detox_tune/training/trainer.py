@@ -9,9 +9,10 @@
     trainer.train()
 """
 
-import math
+from __future__ import annotations
+
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from datasets import Dataset
@@ -20,29 +21,37 @@ from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArgu
 from transformers.trainer_utils import EvalLoopOutput
 
 from detox_tune.errors import UserError
-from detox_tune.training.batches import LikeLengthSampler
+from detox_tune.training.batches import LikeLengthSampler, parts_of_batch
 from detox_tune.training.collator import DetoxCollator, masked_rows
+from detox_tune.training.head import chunked_loss, without_head
 from detox_tune.training.losses import masked_cross_entropy, penalised_positions, toxic_penalty
-from detox_tune.training.masking import MaskStatistics, check_mask, check_name
-
-TRAINERS = ("original", "toxic_penalty_v1", "toxic_mask_v1")
-"""Cross-entropy alone; plus gamma x toxic penalty; masked cross-entropy plus gamma x penalty."""
+from detox_tune.training.masking import MaskStatistics
+from detox_tune.training.refusals import check_arguments, check_settings
 
 _BATCH_COLUMNS = ("label_toxic", "trained")  # what a batch holds beyond the model's own arguments
-
-# Training arguments that would change the loss behind a trial's back: name, needed value, why.
-_FIXED_ARGUMENTS: tuple[tuple[str, object, str], ...] = (
-    ("label_smoothing_factor", 0.0, "smoothing would replace the trainer's own loss"),
-    ("neftune_noise_alpha", None, "noise on the embeddings would be part of the loss"),
-    ("use_liger_kernel", False, "its fused loss would bypass the masks and the penalty"),
-    ("label_names", None, "the loss reads the column 'labels'"),
-    ("fp16", False, "it overflows in T5 and mT5; bf16=True is safe"),
-    ("fp16_full_eval", False, "it overflows in T5 and mT5; bf16_full_eval=True is safe"),
-)
 
 
 class NonFiniteLossError(UserError):
     """A loss became infinite or not a number; the message names the step and the settings."""
+
+
+class _Positions(NamedTuple):
+    """Label positions, [b, t] or [n], and the counts [2] that their two losses are divided by."""
+
+    labels: Tensor
+    trained: Tensor
+    penalised: Tensor
+    counts: Tensor
+
+    def read(self) -> Tensor:
+        """Where a loss reads the logits."""
+        return self.trained | self.penalised
+
+    def at(self, index: Tensor | slice) -> _Positions:
+        """A part of the positions, with the same counts."""
+        return _Positions(
+            self.labels[index], self.trained[index], self.penalised[index], self.counts
+        )
 
 
 class DetoxTrainer(Trainer):
@@ -64,6 +73,8 @@ class DetoxTrainer(Trainer):
         forbidden_token_ids: Iterable[int],
         mask_strategy: str,
         mask_statistics: MaskStatistics,
+        fast: bool,
+        token_budget: int | None,
         **kwargs: Any,
     ) -> None:
         super().__init__(*args, **kwargs)
@@ -71,6 +82,8 @@ class DetoxTrainer(Trainer):
         self.gamma = gamma
         self.mask_strategy = mask_strategy
         self.mask_statistics = mask_statistics
+        self.fast = fast
+        self.token_budget = token_budget
         self._forbidden_ids = torch.tensor(
             sorted(set(forbidden_token_ids)), dtype=torch.long, device=self.args.device
         )
@@ -106,32 +119,70 @@ class DetoxTrainer(Trainer):
         Raises:
             NonFiniteLossError: the loss is infinite or not a number.
         """
-        labels_bt = inputs["labels"]
         trained_bt, penalised_bt = self._positions(inputs)
         own_counts = self._counts(trained_bt, penalised_bt)
         of_step = model.training and isinstance(num_items_in_batch, Tensor)
         counts = cast(Tensor, num_items_in_batch) if of_step else own_counts
-        count_trained, count_penalised = counts.clamp(min=1)
-        # Without `labels` the model computes no loss of its own; what the decoder reads comes from
-        # all labels, whatever the mask.
-        outputs = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            decoder_input_ids=self._base.prepare_decoder_input_ids_from_labels(labels_bt),
-        )
-        logits_btv = outputs.logits
-        loss = masked_cross_entropy(logits_btv, labels_bt, trained_bt, count=count_trained)
-        terms = [loss]
-        if self.gamma > 0:
-            penalty = toxic_penalty(
-                logits_btv, penalised_bt, self._forbidden_ids, count=count_penalised
-            )
-            loss = loss + self.gamma * penalty
-            terms.append(penalty)
+        positions = _Positions(inputs["labels"], trained_bt, penalised_bt, counts.clamp(min=1))
+        if self.fast and model.training and not return_outputs and not _is_trained(self._base):
+            outputs = None
+            loss, terms_k = self._gathered_loss(model, inputs, positions)
+        else:
+            outputs = self._forward(model, inputs)
+            terms_k = self._terms(outputs.logits, positions)
+            loss = terms_k @ self._term_weights(terms_k)
         if not torch.isfinite(loss):
             raise NonFiniteLossError(self._non_finite(loss, is_training=model.training))
-        self._remember(torch.stack(terms).detach(), own_counts, is_training=model.training)
+        self._remember(terms_k.detach(), own_counts, is_training=model.training)
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
+    ) -> Tensor:
+        """As the Trainer's; a batch over the token budget goes through in parts."""
+        losses = [
+            super(DetoxTrainer, self).training_step(model, part, num_items_in_batch)
+            for part in parts_of_batch(inputs, self.token_budget)
+        ]
+        return torch.stack(losses).sum()
+
+    def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
+        # Without `labels` the model computes no loss of its own; what the decoder reads comes from
+        # all labels, whatever the mask.
+        return model(
+            input_ids=inputs["input_ids"],
+            attention_mask=inputs["attention_mask"],
+            decoder_input_ids=self._base.prepare_decoder_input_ids_from_labels(inputs["labels"]),
+        )
+
+    def _gathered_loss(
+        self, model: nn.Module, inputs: dict[str, Any], positions: _Positions
+    ) -> tuple[Tensor, Tensor]:
+        """Loss and terms from the positions that one of them reads, and no other."""
+        with without_head(self._base) as head:
+            hidden_btd = self._forward(model, inputs).logits
+        read = positions.read()
+        picked = positions.at(read)
+
+        def terms_of(logits_nv: Tensor, part: slice) -> Tensor:
+            return self._terms(logits_nv, picked.at(part))
+
+        return chunked_loss(hidden_btd[read], head, terms_of, self._term_weights(hidden_btd))
+
+    def _terms(self, logits: Tensor, positions: _Positions) -> Tensor:
+        """Cross-entropy and, with gamma, penalty; shape [1] or [2]."""
+        labels, trained, penalised, (count_trained, count_penalised) = positions
+        terms = [masked_cross_entropy(logits, labels, trained, count=count_trained)]
+        if self.gamma > 0:
+            terms.append(
+                toxic_penalty(logits, penalised, self._forbidden_ids, count=count_penalised)
+            )
+        return torch.stack(terms)
+
+    def _term_weights(self, like: Tensor) -> Tensor:
+        weights = [1.0, self.gamma] if self.gamma > 0 else [1.0]
+        dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
+        return torch.tensor(weights, dtype=dtype, device=like.device)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As the Trainer's; the loss is the mean over all positions, not the mean of batches."""
@@ -223,6 +274,8 @@ def build_trainer(
     context_window: int | None = None,
     *,
     gamma: float = 0.0,
+    fast: bool = True,
+    token_budget: int | None = None,
 ) -> DetoxTrainer:
     """A Hugging Face Trainer that tunes `model` to rewrite, not to copy.
 
@@ -242,6 +295,10 @@ def build_trainer(
         mask_strategy: one of `masking.MASK_STRATEGIES`.
         context_window: neighbours on either side, in tokens, for `toxic_context` alone.
         gamma: weight of the toxic penalty, at least 0.
+        fast: project only the positions that a loss reads, in chunks; the same loss and gradients
+            as without. A head that is trained itself is always projected whole.
+        token_budget: padded tokens, of sources and labels, that go through the model at once; a
+            larger batch goes through in parts, with the same step. None for no limit.
 
     Returns:
         The trainer, ready for `train()`; what the mask did is in `trainer.mask_statistics`.
@@ -251,8 +308,8 @@ def build_trainer(
             something, or a split that is left with no pair.
     """
     forbidden = sorted(set(forbidden_token_ids))
-    _check_settings(trainer_name, gamma, forbidden, mask_strategy, context_window)
-    _check_arguments(args)
+    check_settings(trainer_name, gamma, forbidden, mask_strategy, context_window)
+    check_arguments(args)
     config: Any = model.config
     vocabulary = config.vocab_size
     if forbidden and not (0 <= forbidden[0] <= forbidden[-1] < vocabulary > len(forbidden)):
@@ -281,49 +338,11 @@ def build_trainer(
         forbidden_token_ids=forbidden,
         mask_strategy=mask_strategy,
         mask_statistics=statistics,
+        fast=fast,
+        token_budget=token_budget,
     )
 
 
-def _check_settings(
-    trainer_name: str,
-    gamma: float,
-    forbidden: Sequence[int],
-    mask_strategy: str,
-    context_window: int | None,
-) -> None:
-    check_name("trainer_name", trainer_name, TRAINERS)
-    check_mask(mask_strategy, context_window)
-    if not (math.isfinite(gamma) and gamma >= 0):
-        raise UserError(f"gamma={gamma} must be a finite number of at least 0: try 0.15")
-    if trainer_name != "toxic_mask_v1" and mask_strategy != "none":
-        raise UserError(
-            f"mask_strategy={mask_strategy!r} is not read by trainer {trainer_name!r}: use "
-            "'toxic_mask_v1', or mask_strategy='none'"
-        )
-    if trainer_name == "original" and gamma > 0:
-        raise UserError(
-            f"gamma={gamma} is not read by trainer 'original': use 'toxic_penalty_v1', or gamma=0"
-        )
-    if trainer_name == "original" and forbidden:
-        raise UserError(
-            f"{len(forbidden)} forbidden_token_ids are not read by trainer 'original': use "
-            "'toxic_penalty_v1', or leave them out"
-        )
-    if gamma > 0 and not forbidden:
-        raise UserError(
-            f"gamma={gamma} weighs a penalty on forbidden_token_ids, but there are none: give a "
-            "lexicon whose words occur in the data, lower min_purity, or set gamma=0"
-        )
-
-
-def _check_arguments(args: TrainingArguments) -> None:
-    for name, needed, why in _FIXED_ARGUMENTS:
-        value = getattr(args, name)
-        if value != needed:
-            raise UserError(f"{name}={value!r} must be {needed!r} here: {why}")
-    devices = args.world_size * max(1, args.n_gpu)
-    if devices > 1:
-        raise UserError(
-            f"{devices} devices or processes must be 1: a trial trains on one; set "
-            "CUDA_VISIBLE_DEVICES to one GPU, and let the search run several trials"
-        )
+def _is_trained(model: Any) -> bool:
+    """Whether the head itself is trained."""
+    return any(weight.requires_grad for weight in model.get_output_embeddings().parameters())

@@ -32,7 +32,9 @@ def dry_run(config: SearchConfig, space: SearchSpace) -> None:
     corpus = load_corpus(config)
     describe_data(corpus, console)
     base = build_base_with_progress(config, corpus, Console(stderr=True))
-    show_masks(build_task(config, corpus, base), samples, console)
+    show_masks(
+        build_task(config, corpus, base, task_prefixes=space.task_prefixes()), samples, console
+    )
 
 
 def show_masks(task: Task, samples: list[TrialConfig], console: Console) -> None:

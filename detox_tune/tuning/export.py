@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
+from operator import ne
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from detox_tune.evaluation.scores import (
 from detox_tune.evaluation.system import rewrite
 from detox_tune.files import write_json, write_table, write_text
 from detox_tune.model.base import load_base
+from detox_tune.model.dequantise import device_memory
+from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
 from detox_tune.tuning.results import SCORES, Winner
 from detox_tune.tuning.task import Task
 
@@ -39,19 +42,33 @@ def export_winner(
     a user gets; its validation scores stand beside the reported ones.
 
     Returns:
-        The content of metrics.json: `settings`, `validation` (reported and reloaded) and `test`
-        with the scores of `tuned`, `base` (untuned), `copy` and `delete`.
+        The content of metrics.json: `settings`, `validation` (reported and reloaded), `test` with
+        the scores of `tuned`, `base` (untuned), `copy` and `delete`, all on the full base, and
+        `vocabulary`: how many tokens trials had, and what the full base changes on the test split.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with winner.checkpoint.as_directory() as checkpoint:
         for name in ADAPTER_FILES:
             shutil.copyfile(Path(checkpoint) / name, folder / name)
     device = "cuda" if search.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
-    base, tokenizer = load_base(task.base, quantization=search.quantization, device=device)
+    # The full base, whatever the trials ran on: that is what a user will load.
+    base, tokenizer = load_base(
+        task.base,
+        quantization=search.quantization,
+        device=device,
+        memory=device_memory(device, 1.0) if search.fast else 0,
+    )
+    full_size = base.config.vocab_size
 
-    def outputs(model: Any, pairs: Sequence[Pair]) -> list[str]:
-        prefix = winner.settings.task_prefix
-        return rewrite(model, tokenizer, pairs, task_prefix=prefix, max_tokens=search.max_tokens)
+    def outputs(model: Any, pairs: Sequence[Pair], speaks: Any = tokenizer) -> list[str]:
+        return rewrite(
+            model,
+            speaks,
+            [pair.source for pair in pairs],
+            task_prefix=winner.settings.task_prefix,
+            max_tokens=search.max_tokens,
+            fast=search.fast,
+        )
 
     systems = {
         "copy": copy_outputs(test),
@@ -62,6 +79,17 @@ def export_winner(
     systems["tuned"] = outputs(adapted, test)
     scored = {name: _score(texts, test, task) for name, texts in systems.items()}
     reloaded = _score(outputs(adapted, task.validation), task.validation, task).summary()
+    vocabulary: dict[str, Any] = {"kept": full_size, "of": full_size}
+    if task.vocabulary is not None:
+        cut_vocabulary(base, task.vocabulary)  # the last use of the full one
+        on_cut = outputs(adapted, test, CutTokenizer(tokenizer, task.vocabulary))
+        vocabulary = {
+            "kept": len(task.vocabulary.kept),
+            "of": full_size,
+            "test_j_on_cut": _score(on_cut, test, task).summary()["j"],
+            # The logits of kept tokens are the same, so here the full head chose a dropped one.
+            "outputs_with_dropped_tokens": sum(map(ne, on_cut, systems["tuned"])),
+        }
     metrics = {
         "trial": winner.trial,
         "settings": winner.settings.model_dump(),
@@ -73,6 +101,7 @@ def export_winner(
             "reported": {name: winner.report[name] for name in (*SCORES, "step")},
             "reloaded": reloaded,
         },
+        "vocabulary": vocabulary,
         "test": {name: evaluation.summary() for name, evaluation in reversed(scored.items())},
     }
     write_json(folder / "metrics.json", metrics)

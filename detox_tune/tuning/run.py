@@ -52,7 +52,7 @@ def search(config: SearchConfig, space: SearchSpace) -> int:
     corpus = load_corpus(config)
     describe_data(corpus, log)
     base = build_base_with_progress(config, corpus, log)
-    task = build_task(config, corpus, base)
+    task = build_task(config, corpus, base, task_prefixes=space.task_prefixes())
     describe_task(config, task, log)
     check_penalty(space, task)
     check_anchor(space, task)

@@ -76,6 +76,10 @@ class SearchSpace:
         default: Value = TrialConfig.model_fields[name].default
         return [default]
 
+    def task_prefixes(self) -> list[str]:
+        """The task prefixes that a trial may have."""
+        return list(map(str, self.possible("task_prefix")))
+
     def describe(self) -> dict[str, Any]:
         """The space in the form that YAML would have, for search.json and --dry-run."""
         searched = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from detox_tune.evaluation.classifier import NeutralityClassifier
 from detox_tune.evaluation.scores import EmbeddedScorers, Scorers
 from detox_tune.model.base import load_tokenizer
 from detox_tune.model.pocket import pocket_base
+from detox_tune.model.vocabulary import Vocabulary, needed_tokens
 from detox_tune.training.masking import toxic_positions
 
 MASK_ANCHORS: tuple[MaskAnchor, ...] = ("edits", "labels")
@@ -46,23 +47,37 @@ class Task:
     validation: tuple[Pair, ...]
     """The fixed sample that every report decodes."""
     forbidden_token_ids: list[int]
+    """What the penalty keeps down, as ids of the full base."""
+    vocabulary: Vocabulary | None
+    """The tokens that trials train with; None for all."""
     over_long: int
     """Training examples left out because source or reference exceed `max_tokens`."""
     lexicon: Lexicon
     scorers: Scorers
 
     def rows(self, tokenizer: Any, *, task_prefix: str, anchor: MaskAnchor) -> list[dict[str, Any]]:
-        """Rows for `build_trainer`: prefixed input ids, labels and their toxic positions."""
-        sources = encode_sources(self.train, tokenizer, task_prefix)
+        """Rows for `build_trainer`: prefixed input ids, labels and their toxic positions.
+
+        Args:
+            tokenizer: of the base that trials train on, see `trial_base`.
+            task_prefix: put before every source.
+            anchor: what makes a label position toxic.
+        """
+        texts = [pair.source for pair in self.train]
+        sources = encode_sources(texts, tokenizer, task_prefix)
         return [
             {
                 "input_ids": sources[example.pair],
-                "labels": example.label_ids,
+                "labels": self.trained_ids(example.label_ids),
                 "label_toxic": example.label_toxic,
                 "toxic_positions": toxic,
             }
             for example, toxic in zip(self.examples, self.positions[anchor], strict=True)
         ]
+
+    def trained_ids(self, ids: Sequence[int]) -> list[int]:
+        """Ids of the base that trials train on for ids of the full one."""
+        return list(ids) if self.vocabulary is None else self.vocabulary.cut(ids)
 
 
 def load_corpus(config: SearchConfig) -> Corpus:
@@ -140,8 +155,16 @@ def denoising_sentences(config: SearchConfig, corpus: Corpus) -> list[str]:
     return list(dict.fromkeys(texts))
 
 
-def build_task(config: SearchConfig, corpus: Corpus, base: str) -> Task:
+def build_task(
+    config: SearchConfig, corpus: Corpus, base: str, *, task_prefixes: Collection[str]
+) -> Task:
     """Tokenise and mask once, fit the embedded scorers on the training split.
+
+    Args:
+        config: of the search.
+        corpus: its pairs and lexicon.
+        base: hub name or folder of the base model.
+        task_prefixes: those that a trial may use.
 
     Raises:
         UserError: if no training pair is short enough.
@@ -154,17 +177,47 @@ def build_task(config: SearchConfig, corpus: Corpus, base: str) -> Task:
             f"all {tokenised.over_long} training pairs are longer than max_tokens="
             f"{config.max_tokens}: raise max_tokens"
         )
+    forbidden = toxic_token_ids(tokenised.examples, min_purity=config.min_purity)
+    vocabulary = None
+    if config.fast and config.vocabulary == "cut":
+        used = tokens_of(corpus, tokenised.examples, tokenizer, task_prefixes)
+        vocabulary = needed_tokens(tokenizer, used)
     return Task(
         base=base,
         examples=tokenised.examples,
         positions={anchor: _positions(tokenised.examples, anchor) for anchor in MASK_ANCHORS},
         train=train,
         validation=corpus.splits.validation[: config.validation_pairs],
-        forbidden_token_ids=toxic_token_ids(tokenised.examples, min_purity=config.min_purity),
+        forbidden_token_ids=forbidden,
+        vocabulary=vocabulary,
         over_long=tokenised.over_long,
         lexicon=corpus.lexicon,
         scorers=embedded_scorers(train, config.seed),
     )
+
+
+def tokens_of(
+    corpus: Corpus, examples: Sequence[Example], tokenizer: Any, task_prefixes: Collection[str]
+) -> set[int]:
+    """Every token that a trial may read or be taught, and those of the lexicon.
+
+    Of the test split the sources alone, so that the tuned model can be asked: what it answers
+    there is chosen without a look at the references.
+    """
+    splits = corpus.splits
+    pairs = (*splits.train, *splits.validation, *splits.test)
+    sources = [pair.source for pair in pairs]
+    rows = [
+        row for prefix in {"", *task_prefixes} for row in encode_sources(sources, tokenizer, prefix)
+    ]
+    rows += [example.label_ids for example in examples]
+    rows += [tokenizer(text).input_ids for pair in splits.validation for text in pair.references]
+    rows += [
+        tokenizer(entry).input_ids
+        for language in {pair.language for pair in pairs}
+        for entry in corpus.lexicon.entries(language)
+    ]
+    return {token for row in rows for token in row}
 
 
 def embedded_scorers(train: Sequence[Pair], seed: int) -> Scorers:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
+from peft import PeftModel
 from ray import tune
 from transformers import (
     PreTrainedTokenizerBase,
@@ -23,11 +23,12 @@ from transformers import (
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.errors import UserError
 from detox_tune.evaluation.system import evaluate
-from detox_tune.model.base import load_base
-from detox_tune.model.lora import add_lora
+from detox_tune.model.lora import adapted
+from detox_tune.model.vocabulary import CutTokenizer
 from detox_tune.training.masking import MaskStatistics
-from detox_tune.training.trainer import build_trainer
+from detox_tune.training.trainer import DetoxTrainer, build_trainer
 from detox_tune.tuning.task import Task
+from detox_tune.tuning.worker import trial_base
 
 
 def run_trial(settings: Mapping[str, Any], *, search: SearchConfig, task: Task) -> None:
@@ -38,26 +39,41 @@ def run_trial(settings: Mapping[str, Any], *, search: SearchConfig, task: Task) 
     """
     trial = TrialConfig.model_validate(dict(settings))
     device = use_device(search.gpus_per_trial)
-    base, tokenizer = load_base(task.base, quantization=search.quantization, device=device)
-    model = add_lora(base, trial.lora, seed=search.seed)
+    base, tokenizer = trial_base(search, task, device)
     rows = task.rows(tokenizer, task_prefix=trial.task_prefix, anchor=trial.mask_anchor or "edits")
-    trainer = build_trainer(
+    with adapted(base, trial.lora, seed=search.seed) as model:
+        arguments = training_arguments(trial, search, Path("trainer"), device)
+        trainer = trial_trainer(trial, model, arguments, search, task, rows)
+        trainer.add_callback(ReportToTune(tokenizer, trial, search, task, trainer.mask_statistics))
+        checkpoint = tune.get_checkpoint()
+        if checkpoint is None:
+            trainer.train()
+        else:
+            with checkpoint.as_directory() as folder:
+                trainer.train(resume_from_checkpoint=folder)
+
+
+def trial_trainer(
+    trial: TrialConfig,
+    model: PeftModel,
+    arguments: TrainingArguments,
+    search: SearchConfig,
+    task: Task,
+    rows: Sequence[Mapping[str, Any]],
+) -> DetoxTrainer:
+    """The trainer of a trial, on rows that `Task.rows` gave."""
+    return build_trainer(
         trial.trainer_name,
         model,
-        training_arguments(trial, search, Path("trainer"), device),
-        {"train": Dataset.from_list(rows)},
-        forbidden_token_ids=task.forbidden_token_ids if trial.gamma > 0 else (),
+        arguments,
+        {"train": rows},
+        forbidden_token_ids=task.trained_ids(task.forbidden_token_ids) if trial.gamma > 0 else (),
         mask_strategy=trial.mask_strategy,
         context_window=trial.context_window,
         gamma=trial.gamma,
+        fast=search.fast,
+        token_budget=search.token_budget if search.fast else None,
     )
-    trainer.add_callback(ReportToTune(tokenizer, trial, search, task, trainer.mask_statistics))
-    checkpoint = tune.get_checkpoint()
-    if checkpoint is None:
-        trainer.train()
-    else:
-        with checkpoint.as_directory() as folder:
-            trainer.train(resume_from_checkpoint=folder)
 
 
 def use_device(gpus: float) -> str:
@@ -98,7 +114,7 @@ class ReportToTune(TrainerCallback):
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: PreTrainedTokenizerBase | CutTokenizer,
         trial: TrialConfig,
         search: SearchConfig,
         task: Task,
@@ -128,6 +144,7 @@ class ReportToTune(TrainerCallback):
             max_tokens=self.search.max_tokens,
             lexicon=self.task.lexicon,
             scorers=self.task.scorers,
+            fast=self.search.fast,
         ).summary()
         report = {
             **scores,

@@ -54,8 +54,7 @@ def test_too_long_examples_are_left_out_and_counted(tokenizer: PreTrainedTokeniz
 
 
 def test_the_prefix_is_encoded_with_the_source(tokenizer: PreTrainedTokenizerBase) -> None:
-    pairs = [Pair("the bus.", ("x",), "en")]
-    (ids,) = encode_sources(pairs, tokenizer, "detoxify: ")
+    (ids,) = encode_sources(["the bus."], tokenizer, "detoxify: ")
     assert tokenizer.decode(ids, skip_special_tokens=True) == "detoxify: the bus."
 
 

@@ -20,7 +20,6 @@ from detox_tune.errors import UserError
 from detox_tune.model.base import load_base
 from detox_tune.model.lora import add_lora
 from detox_tune.training.masking import MASK_STRATEGIES
-from detox_tune.tuning.checks import steps as steps_module
 from detox_tune.tuning.checks.cheap import cheap_checks
 from detox_tune.tuning.checks.estimate import estimate_check, longest_rows, machine_memory
 from detox_tune.tuning.checks.full import corpus_check, model_checks
@@ -86,6 +85,7 @@ def make(tmp_path: Path, tiny_base: Path) -> Make:
             "data": str(tmp_path / "pairs.jsonl"),
             "base_model": str(tiny_base),
             "quantization": "none",
+            "vocabulary": "full",
             "max_tokens": 64,
             "validation_share": 0.2,
             "validation_pairs": 8,
@@ -102,8 +102,10 @@ def make(tmp_path: Path, tiny_base: Path) -> Make:
         corpus = dataclasses.replace(
             corpus, lexicon=embedded_lexicon() if lexicon is None else lexicon
         )
-        task = build_task(config, corpus, str(tiny_base))
-        return Setup(config, SearchSpace(space), task)
+        search_space = SearchSpace(space)
+        prefixes = search_space.task_prefixes()
+        task = build_task(config, corpus, str(tiny_base), task_prefixes=prefixes)
+        return Setup(config, search_space, task)
 
     return make
 
@@ -444,7 +446,7 @@ def test_a_base_weight_that_trains_along_fails(make: Make, monkeypatch: pytest.M
         model.get_parameter("base_model.model.decoder.final_layer_norm.weight").requires_grad = True
         return model
 
-    monkeypatch.setattr(steps_module, "add_lora", thawed)
+    monkeypatch.setattr("detox_tune.model.lora.add_lora", thawed)
     setup = make(NOTHING)
     base, tokenizer = load(setup)
     rows = setup.task.rows(tokenizer, task_prefix="", anchor="edits")

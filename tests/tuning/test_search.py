@@ -186,7 +186,7 @@ def test_the_adapter_loads_with_plain_peft_and_scores_as_reported(
     record = json.loads((plain_run / "search.json").read_text(encoding="utf-8"))
     config = validated(SearchConfig, record["search"], "search.json")
     corpus = load_corpus(config)
-    task = build_task(config, corpus, str(tiny_base))
+    task = build_task(config, corpus, str(tiny_base), task_prefixes=["", "detoxify: "])
 
     base, _ = load_base(str(tiny_base), quantization="nf4")
     model = PeftModel.from_pretrained(base, str(plain_run / "best"))

@@ -16,7 +16,7 @@ from detox_tune.data.lexicon import Lexicon
 from detox_tune.errors import UserError
 from detox_tune.evaluation.scores import score_outputs
 from detox_tune.evaluation.system import rewrite
-from detox_tune.model.base import load_base
+from detox_tune.model.vocabulary import CutTokenizer
 from detox_tune.tuning.checks.estimate import estimate_check, longest_rows, peak_memory
 from detox_tune.tuning.checks.masks import mask_name, trials_to_check
 from detox_tune.tuning.checks.model import answer_check, head_check, is_pocket_like
@@ -24,6 +24,7 @@ from detox_tune.tuning.checks.result import CheckResult, Status
 from detox_tune.tuning.checks.steps import trainer_check
 from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.task import Corpus, Task, load_corpus
+from detox_tune.tuning.worker import trial_base
 
 _PAIRS_DECODED = 32  # of the validation sample: enough to see what a base does
 
@@ -70,7 +71,7 @@ def model_checks(
     """
     tell("loading the base")
     device, results = _device(config)
-    base, tokenizer = load_base(task.base, quantization=config.quantization, device=device)
+    base, tokenizer = trial_base(config, task, device)
     with _threads_of_a_trial(config):
         results.append(head_check(base))
         tell("decoding with the untouched base")
@@ -120,14 +121,21 @@ def _answers(
     space: SearchSpace,
     task: Task,
     base: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | CutTokenizer,
 ) -> tuple[CheckResult, float]:
     """The row on the base's own answers, and the seconds that one report of a trial would take."""
     pairs = task.validation[:_PAIRS_DECODED]
     # untuned, a prefix is only more text to copy
-    prefix = min(map(str, space.possible("task_prefix")), key=len)
+    prefix = min(space.task_prefixes(), key=len)
     started = time.perf_counter()
-    outputs = rewrite(base, tokenizer, pairs, task_prefix=prefix, max_tokens=config.max_tokens)
+    outputs = rewrite(
+        base,
+        tokenizer,
+        [pair.source for pair in pairs],
+        task_prefix=prefix,
+        max_tokens=config.max_tokens,
+        fast=config.fast,
+    )
     score_outputs(outputs, pairs, lexicon=task.lexicon, scorers=task.scorers)
     seconds = (time.perf_counter() - started) * len(task.validation) / len(pairs)
     result = answer_check(outputs, pairs, task.lexicon, pocket_like=is_pocket_like(base))
@@ -138,7 +146,7 @@ def _heaviest_step(
     config: SearchConfig,
     task: Task,
     base: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
+    tokenizer: PreTrainedTokenizerBase | CutTokenizer,
     trial: TrialConfig,
 ) -> CheckResult:
     """One step on the longest rows, all positions trained, so that the peak of memory is met."""

@@ -34,7 +34,7 @@ def trials_to_check(space: SearchSpace) -> list[TrialConfig]:
             int(value or 0) for value in space.possible("gradient_accumulation")
         ),
         "lora": max(str(value) for value in space.possible("lora")),  # "second" has more than first
-        "task_prefix": max(map(str, space.possible("task_prefix")), key=len),
+        "task_prefix": max(space.task_prefixes(), key=len),
     }
     windows = [int(value) for value in space.possible("context_window") if value is not None]
     return [

@@ -23,11 +23,11 @@ from transformers.trainer_utils import SaveStrategy
 
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.errors import UserError
-from detox_tune.model.lora import add_lora
-from detox_tune.training.trainer import DetoxTrainer, build_trainer
+from detox_tune.model.lora import adapted
+from detox_tune.training.trainer import DetoxTrainer
 from detox_tune.tuning.checks.result import CheckResult, Status
 from detox_tune.tuning.task import Task
-from detox_tune.tuning.trial import training_arguments
+from detox_tune.tuning.trial import training_arguments, trial_trainer
 
 
 @dataclass
@@ -152,8 +152,7 @@ def take_steps(
     Raises:
         UserError: the trainer refuses the settings, or a loss is not finite.
     """
-    model = add_lora(base, trial.lora, seed=config.seed)
-    try:
+    with adapted(base, trial.lora, seed=config.seed) as model:
         with tempfile.TemporaryDirectory() as folder:
             trainer = _trainer(trial, model, config, task, rows, steps, Path(folder))
             watch = StepWatch()
@@ -176,8 +175,6 @@ def take_steps(
             adapters_moved=sum(not torch.equal(after[n], was) for n, was in adapters.items()),
             base_moved=_base_sums(model) != sums,
         )
-    finally:
-        model.unload()
 
 
 def _trainer(
@@ -194,16 +191,7 @@ def _trainer(
     arguments = training_arguments(trial, short, folder, device)
     arguments.warmup_steps = 0  # or the first step, at a learning rate of 0, would move nothing
     arguments.save_strategy = SaveStrategy.NO
-    return build_trainer(
-        trial.trainer_name,
-        model,
-        arguments,
-        {"train": rows},
-        forbidden_token_ids=task.forbidden_token_ids if trial.gamma > 0 else (),
-        mask_strategy=trial.mask_strategy,
-        context_window=trial.context_window,
-        gamma=trial.gamma,
-    )
+    return trial_trainer(trial, model, arguments, config, task, rows)
 
 
 def _base_sums(model: torch.nn.Module) -> list[float]:

@@ -1,0 +1,305 @@
+"""Greedy decoding that drafts from the source: the same ids as `greedy_decode`, in fewer passes.
+
+A detoxified sentence is mostly a copy. So the source itself is the draft: one forward pass over it
+tells how far greedy decoding would have copied, and which token it puts at the first difference
+(speculative decoding, Leviathan et al. 2023, with the source in place of a draft model). After an
+edit the draft goes on where the source aligns again; in between, one token a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from transformers import DynamicCache, EncoderDecoderCache
+from transformers.modeling_outputs import BaseModelOutput
+
+from detox_tune.evaluation.decoding import evaluating, padded
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel
+
+_AFTER_AN_EDIT = 3  # tokens drafted where the source aligns again; doubled while they are accepted
+_BATCHES_JOINED = 4  # after the first pass: what is then left of them is decoded together
+_LOOK_AHEAD = 12  # source tokens searched for the place where the output goes on
+
+
+@dataclass(slots=True)
+class _Row:
+    """A sentence that is being decoded."""
+
+    index: int
+    draft: Sequence[int]
+    output: list[int] = field(default_factory=list)
+    place: int = 0
+    """Where the draft goes on."""
+    width: int = 0
+    """Tokens to draft at most; 0 where the output has lost the source."""
+
+    def drafted(self, left: int) -> Sequence[int]:
+        """What to try next, when `left` tokens may still come."""
+        return self.draft[self.place : self.place + min(self.width, left - 1)]
+
+    def accept(
+        self, drafted: Sequence[int], predicted: Sequence[int], end_ids: Collection[int]
+    ) -> int:
+        """Take the greedy tokens that the pass gave; returns how many drafted ones were right."""
+        right = 0
+        while right < len(drafted) and drafted[right] == predicted[right] not in end_ids:
+            right += 1
+        self.output.extend(predicted[: right + 1])
+        self.place += right
+        self._align(right == len(drafted))
+        return right
+
+    def _align(self, all_right: bool) -> None:
+        """Find the newest token in what is left of the source; the draft goes on behind it."""
+        newest = self.output[-1]
+        ahead = self.draft[self.place : self.place + _LOOK_AHEAD]
+        if newest in ahead:
+            self.place += list(ahead).index(newest) + 1
+            self.width = 2 * self.width if all_right and self.width else _AFTER_AN_EDIT
+        else:
+            self.width = 0
+
+
+class _Decoder:
+    """The rows of a batch with their encoded sources and cache; finished rows leave it.
+
+    All rows end at the same column of the cache: rows that accepted less are moved to the right,
+    and the columns before a row's first token are masked. T5's positions are relative, so a row
+    does not notice.
+    """
+
+    def __init__(
+        self, model: Any, sources: Sequence[Sequence[int]], rows: list[_Row], limit: int
+    ) -> None:
+        config = model.config
+        self.model = model
+        self.rows = rows
+        self.limit = limit
+        self.pad_id: int = config.pad_token_id
+        self.start_id: int = config.decoder_start_token_id
+        ends = config.eos_token_id
+        self.end_ids = frozenset([ends] if isinstance(ends, int) else ends)
+        device = next(model.parameters()).device
+        input_ids_bs, self.source_mask_bs = padded(sources, self.pad_id, device)
+        encoder = model.get_encoder()
+        self.encoded_bsd: Tensor = encoder(
+            input_ids=input_ids_bs, attention_mask=self.source_mask_bs
+        ).last_hidden_state
+        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        self.mask_bt = self.source_mask_bs.new_zeros((len(rows), 0))
+
+    def step(self) -> list[_Row]:
+        """One forward pass; returns the rows that it finished."""
+        drafts = [row.drafted(self.limit - len(row.output)) for row in self.rows]
+        blocks = [
+            [row.output[-1] if row.output else self.start_id, *draft]
+            for row, draft in zip(self.rows, drafts, strict=True)
+        ]
+        block_bw, block_mask_bw = padded(blocks, self.pad_id, self.encoded_bsd.device)
+        mask_bt = torch.cat([self.mask_bt, block_mask_bw], dim=1)
+        logits_bwv = self.model(
+            encoder_outputs=BaseModelOutput(last_hidden_state=self.encoded_bsd),
+            attention_mask=self.source_mask_bs,
+            decoder_input_ids=block_bw,
+            decoder_attention_mask=mask_bt,
+            past_key_values=self.cache,
+            use_cache=True,
+        ).logits
+        predicted = logits_bwv.argmax(-1).tolist()
+        taken = [
+            1 + row.accept(draft, tokens, self.end_ids)
+            for row, draft, tokens in zip(self.rows, drafts, predicted, strict=True)
+        ]
+        return self._leave(mask_bt, taken, width=block_bw.shape[1])
+
+    def _leave(self, mask_bt: Tensor, taken: Sequence[int], *, width: int) -> list[_Row]:
+        """Drop rejected columns and finished rows from cache and mask."""
+        finished = [self._is_finished(row) for row in self.rows]
+        stay = [place for place, is_finished in enumerate(finished) if not is_finished]
+        done = [row for row, is_finished in zip(self.rows, finished, strict=True) if is_finished]
+        self.rows = [self.rows[place] for place in stay]
+        self.mask_bt = mask_bt
+        if done and stay:
+            kept_b = torch.tensor(stay, device=mask_bt.device)
+            self.cache.batch_select_indices(kept_b)
+            self.encoded_bsd = self.encoded_bsd[kept_b]
+            self.source_mask_bs = self.source_mask_bs[kept_b]
+            self.mask_bt = mask_bt[kept_b]
+        if stay and any(taken[place] < width for place in stay):
+            self._move_right([width - taken[place] for place in stay])
+        return done
+
+    def _move_right(self, rejected: Sequence[int]) -> None:
+        """Move every row over its rejected columns, and cut columns that no row needs."""
+        device = self.mask_bt.device
+        rejected_b = torch.tensor(rejected, device=device)
+        columns = self.mask_bt.shape[1]
+        source_bt = torch.arange(columns, device=device)[None, :] - rejected_b[:, None]
+        mask_bt = torch.where(source_bt >= 0, self.mask_bt.gather(1, source_bt.clamp(min=0)), 0)
+        first = int(mask_bt.any(0).int().argmax())
+        self.mask_bt = mask_bt[:, first:]
+        source_bt = source_bt[:, first:].clamp(min=0)
+        layers: list[Any] = self.cache.self_attention_cache.layers
+        for layer in layers:
+            layer.keys = _columns(layer.keys, source_bt)
+            layer.values = _columns(layer.values, source_bt)
+
+    def take_over(self, others: Sequence[_Decoder]) -> None:
+        """Add the rows of other batches, whose first step is done, so that none runs near empty."""
+        parts = [decoder for decoder in (self, *others) if decoder.rows]
+        self.rows = [row for part in parts for row in part.rows]
+        if not self.rows:
+            return
+        own_and_cross = [
+            (part.cache.self_attention_cache.layers, part.cache.cross_attention_cache.layers)
+            for part in parts
+        ]
+        self.encoded_bsd = _joined([part.encoded_bsd for part in parts], dim=1)
+        self.source_mask_bs = _joined([part.source_mask_bs for part in parts], dim=1)
+        self.mask_bt = _joined([part.mask_bt for part in parts], dim=1, at_the_end=False)
+        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
+        for i in range(len(own_and_cross[0][0])):
+            for kind, cache in enumerate(
+                (self.cache.self_attention_cache, self.cache.cross_attention_cache)
+            ):
+                layers: list[Any] = [own_or_cross[kind][i] for own_or_cross in own_and_cross]
+                cache.update(
+                    _joined([layer.keys for layer in layers], dim=2, at_the_end=kind == 1),
+                    _joined([layer.values for layer in layers], dim=2, at_the_end=kind == 1),
+                    i,
+                )
+            self.cache.is_updated[i] = True
+
+    def _is_finished(self, row: _Row) -> bool:
+        return row.output[-1] in self.end_ids or len(row.output) >= self.limit
+
+
+def draft_decode(
+    model: PreTrainedModel | PeftModel,
+    source_ids: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    drafts: Sequence[Sequence[int]] | None = None,
+    batch_size: int = 32,
+) -> list[list[int]]:
+    """Decode every source greedily; the outputs are those of `greedy_decode`.
+
+    Equal up to float noise, that is: where two tokens have the same logit but for the last bits,
+    another shape of the computation may choose the other one, as another batch size may in
+    `greedy_decode`.
+
+    Args:
+        model: An encoder-decoder of the T5 family, or a PEFT model around one. Runs where its
+            parameters are; every module's training mode is as before afterwards.
+        source_ids: A list of token ids a source, with its end token, without padding. A source
+            without tokens is read as the end token alone.
+        max_new_tokens: The most tokens an output may have, its end token included; 0 decodes
+            nothing.
+        drafts: What each output is expected to look like, with its end token; None for the
+            sources. A source with a task prefix is better drafted without it.
+        batch_size: Sources a batch.
+
+    Returns:
+        The output ids of every source, in the order of the sources, without start, padding and
+        end tokens.
+    """
+    assert max_new_tokens >= 0, max_new_tokens
+    assert batch_size >= 1, batch_size
+    outputs: list[list[int]] = [[] for _ in source_ids]
+    if max_new_tokens == 0 or not source_ids:
+        return outputs
+    base = _base(model)
+    expected = source_ids if drafts is None else drafts
+    # The longest first: if memory is short, that shows in the first batch.
+    order = sorted(range(len(source_ids)), key=lambda index: -len(source_ids[index]))
+    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    ends = base.config.eos_token_id
+    end_id = ends if isinstance(ends, int) else ends[0]
+    with evaluating(model), torch.no_grad():
+        for first in range(0, len(batches), _BATCHES_JOINED):
+            decoders, finished = [], []
+            for batch in batches[first : first + _BATCHES_JOINED]:
+                sources = [list(source_ids[i]) or [end_id] for i in batch]
+                rows = [_Row(i, expected[i], width=len(expected[i])) for i in batch]
+                decoders.append(_Decoder(base, sources, rows, max_new_tokens))
+                finished += decoders[-1].step()
+            joined, *others = decoders
+            joined.take_over(others)
+            while joined.rows:
+                finished += joined.step()
+            for row in finished:
+                outputs[row.index] = _content(row.output, joined)
+    return outputs
+
+
+def exact_copies(
+    model: PreTrainedModel | PeftModel, source_ids: Sequence[Sequence[int]], *, batch_size: int = 32
+) -> list[bool]:
+    """Whether greedy decoding would give each source back, by one forward pass a batch.
+
+    That is so if and only if, with the source as decoder input, the arg-max at every position is
+    the source's next token, its end token included.
+
+    Args:
+        model: as for `draft_decode`.
+        source_ids: as for `draft_decode`; no source may be empty.
+        batch_size: Sources a batch.
+    """
+    base = _base(model)
+    config = base.config
+    copies = [False] * len(source_ids)
+    order = sorted(range(len(source_ids)), key=lambda index: -len(source_ids[index]))
+    with evaluating(model), torch.no_grad():
+        device = next(base.parameters()).device
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
+            ids_bs, mask_bs = padded([source_ids[i] for i in batch], config.pad_token_id, device)
+            start_b1 = ids_bs.new_full((len(batch), 1), config.decoder_start_token_id)
+            decoder_ids_bs = torch.cat([start_b1, ids_bs[:, :-1]], dim=1)
+            logits_bsv = base(
+                input_ids=ids_bs, attention_mask=mask_bs, decoder_input_ids=decoder_ids_bs
+            ).logits
+            same_bs = (logits_bsv.argmax(-1) == ids_bs) | (mask_bs == 0)
+            for i, is_copy in zip(batch, same_bs.all(1).tolist(), strict=True):
+                copies[i] = is_copy
+    return copies
+
+
+def _base(model: Any) -> Any:
+    """The model without PEFT's wrapper; its layers are the adapted ones."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _joined(parts: Sequence[Tensor], *, dim: int, at_the_end: bool = True) -> Tensor:
+    """Batches one below the other, filled with zeros to the longest along `dim`."""
+    longest = max(part.shape[dim] for part in parts)
+    filled = []
+    for part in parts:
+        gap = list(part.shape)
+        gap[dim] = longest - gap[dim]
+        zeros = part.new_zeros(gap)
+        filled.append(torch.cat([part, zeros] if at_the_end else [zeros, part], dim=dim))
+    return torch.cat(filled)
+
+
+def _columns(states_bhtk: Tensor, source_bt: Tensor) -> Tensor:
+    """The given columns of each row's keys or values."""
+    heads, size = states_bhtk.shape[1], states_bhtk.shape[3]
+    return states_bhtk.gather(2, source_bt[:, None, :, None].expand(-1, heads, -1, size))
+
+
+def _content(output: Sequence[int], decoder: _Decoder) -> list[int]:
+    """The ids before the first end token, without padding."""
+    content = list(output)
+    for place, token in enumerate(content):
+        if token in decoder.end_ids:
+            del content[place:]
+            break
+    return [token for token in content if token != decoder.pad_id]
