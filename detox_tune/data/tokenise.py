@@ -31,6 +31,10 @@ class Example:
     label_toxic: list[bool]
     """Length T: the token lies in a toxic span that the lexicon finds in the reference."""
 
+    def ids(self) -> tuple[list[int], list[int]]:
+        """Ids of either side."""
+        return self.source_ids, self.label_ids
+
 
 @dataclass(frozen=True, slots=True)
 class Tokenised:

@@ -45,7 +45,15 @@ def load_base(
         UserError: if there is no such checkpoint, it is not of the T5 family, or is damaged.
     """
     tokenizer = load_tokenizer(name)
+    return load_model(name, quantization=quantization, device=device, memory=memory), tokenizer
+
+
+def load_model(
+    name: str, *, quantization: Quantization, device: str = "cpu", memory: int = 0
+) -> PreTrainedModel:
+    """`load_base` without the tokenizer."""
     quiet_libraries()
+    model: PreTrainedModel
     options: dict[str, object] = {"dtype": torch.float32}
     if quantization == "nf4":
         options = {"dtype": torch.bfloat16, "quantization_config": nf4_settings()}
@@ -58,7 +66,7 @@ def load_base(
         _keep_trainable_after_evaluation(model)
     cheapen(model)
     model.requires_grad_(False)
-    return model, tokenizer
+    return model
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:

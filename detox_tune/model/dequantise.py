@@ -10,35 +10,33 @@ import os
 from typing import Any
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor
 from transformers import PreTrainedModel
 
 _MEMORY_SHARE = 0.25  # of what a trial may use: the rest is for activations and the other weights
 
 
 def dequantise(model: PreTrainedModel, *, memory: int) -> bool:
-    """Replace the model's 4-bit layers by plain ones of their compute type, if memory allows.
+    """Let the model's 4-bit layers compute with weights that are unpacked now, if memory allows.
+
+    They stay 4-bit layers in name, so that PEFT adapts them as such and rounds as it would.
 
     Args:
         model: changed in place; one without 4-bit layers stays as it is.
         memory: bytes that this process may use on the model's device, see `device_memory`.
 
     Returns:
-        Whether no 4-bit layer is left.
+        Whether no layer unpacks its weights at every call any more.
     """
     import bitsandbytes
 
     layers: Any = bitsandbytes.nn  # it does not export its classes explicitly
-    packed = {n: m for n, m in model.named_modules() if isinstance(m, layers.Linear4bit)}
-    if sum(_plain_bytes(layer) for layer in packed.values()) > _MEMORY_SHARE * memory:
+    packed = [m for m in model.modules() if isinstance(m, layers.Linear4bit)]
+    if sum(map(_unpacked_bytes, packed)) > _MEMORY_SHARE * memory:
         return False
-    for name, layer in packed.items():
-        model.set_submodule(name, _plain(layer))
-    if packed:
-        # PEFT and the Trainer ask these what the layers are.
-        for name in ("is_loaded_in_4bit", "is_quantized"):
-            setattr(model, name, False)
-        model.config.quantization_config = None
+    for layer in packed:
+        _unpack(layer)
     return True
 
 
@@ -57,17 +55,19 @@ def device_memory(device: str, share: float) -> int:
     return int(total * min(share, 1.0))
 
 
-def _plain_bytes(layer: Any) -> int:
+def _unpacked_bytes(layer: Any) -> int:
     return int(layer.in_features * layer.out_features * layer.compute_dtype.itemsize)
 
 
-def _plain(layer: Any) -> nn.Linear:
+def _unpack(layer: Any) -> None:
     from bitsandbytes.functional import dequantize_4bit
 
-    weight: Any = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
-    with torch.device("meta"):
-        plain = nn.Linear(layer.in_features, layer.out_features, bias=layer.bias is not None)
-    plain.weight = nn.Parameter(weight.to(layer.compute_dtype), requires_grad=False)
-    if layer.bias is not None:
-        plain.bias = nn.Parameter(layer.bias.data.to(layer.compute_dtype), requires_grad=False)
-    return plain.train(layer.training)
+    dtype = layer.compute_dtype
+    unpacked: Any = dequantize_4bit(layer.weight.data, layer.weight.quant_state)
+    weight = unpacked.to(dtype)
+    bias = None if layer.bias is None else layer.bias.data.to(dtype)
+
+    def forward(x: Tensor) -> Tensor:
+        return F.linear(x.to(dtype), weight, bias).to(x.dtype)
+
+    layer.forward = forward

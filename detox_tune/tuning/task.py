@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,8 @@ class Task:
     base: str
     """Hub name or folder of the base model."""
     examples: tuple[Example, ...]
+    source_ids: dict[str, list[list[int]]]
+    """For each task prefix: prefix and source of every training pair, as ids that trials use."""
     positions: dict[MaskAnchor, list[list[bool]]]
     """For each anchor and example: which label positions are toxic (DESIGN part 3)."""
     train: tuple[Pair, ...]
@@ -55,19 +57,17 @@ class Task:
     lexicon: Lexicon
     scorers: Scorers
 
-    def rows(self, tokenizer: Any, *, task_prefix: str, anchor: MaskAnchor) -> list[dict[str, Any]]:
+    def rows(self, *, task_prefix: str, anchor: MaskAnchor) -> list[dict[str, Any]]:
         """Rows for `build_trainer`: prefixed input ids, labels and their toxic positions.
 
         Args:
-            tokenizer: of the base that trials train on, see `trial_base`.
-            task_prefix: put before every source.
+            task_prefix: one of those that the task was built with.
             anchor: what makes a label position toxic.
         """
-        texts = [pair.source for pair in self.train]
-        sources = encode_sources(texts, tokenizer, task_prefix)
+        source_ids = self.source_ids[task_prefix]
         return [
             {
-                "input_ids": sources[example.pair],
+                "input_ids": source_ids[example.pair],
                 "labels": self.trained_ids(example.label_ids),
                 "label_toxic": example.label_toxic,
                 "toxic_positions": toxic,
@@ -177,18 +177,23 @@ def build_task(
             f"all {tokenised.over_long} training pairs are longer than max_tokens="
             f"{config.max_tokens}: raise max_tokens"
         )
-    forbidden = toxic_token_ids(tokenised.examples, min_purity=config.min_purity)
+    texts = [pair.source for pair in train]
+    source_ids = {prefix: encode_sources(texts, tokenizer, prefix) for prefix in task_prefixes}
     vocabulary = None
     if config.fast and config.vocabulary == "cut":
-        used = tokens_of(corpus, tokenised.examples, tokenizer, task_prefixes)
+        trained = [ids for rows in source_ids.values() for ids in rows]
+        trained += [ids for example in tokenised.examples for ids in example.ids()]
+        used = tokens_of(trained, corpus, tokenizer, task_prefixes)
         vocabulary = needed_tokens(tokenizer, used)
+        source_ids = {p: list(map(vocabulary.cut, rows)) for p, rows in source_ids.items()}
     return Task(
         base=base,
         examples=tokenised.examples,
+        source_ids=source_ids,
         positions={anchor: _positions(tokenised.examples, anchor) for anchor in MASK_ANCHORS},
         train=train,
         validation=corpus.splits.validation[: config.validation_pairs],
-        forbidden_token_ids=forbidden,
+        forbidden_token_ids=toxic_token_ids(tokenised.examples, min_purity=config.min_purity),
         vocabulary=vocabulary,
         over_long=tokenised.over_long,
         lexicon=corpus.lexicon,
@@ -197,27 +202,25 @@ def build_task(
 
 
 def tokens_of(
-    corpus: Corpus, examples: Sequence[Example], tokenizer: Any, task_prefixes: Collection[str]
+    trained: Iterable[Sequence[int]], corpus: Corpus, tokenizer: Any, task_prefixes: Collection[str]
 ) -> set[int]:
     """Every token that a trial may read or be taught, and those of the lexicon.
 
     Of the test split the sources alone, so that the tuned model can be asked: what it answers
     there is chosen without a look at the references.
+
+    Args:
+        trained: ids of the training split, sources and labels.
+        corpus: its splits and lexicon.
+        tokenizer: of the full base.
+        task_prefixes: those that a trial may use.
     """
-    splits = corpus.splits
-    pairs = (*splits.train, *splits.validation, *splits.test)
-    sources = [pair.source for pair in pairs]
-    rows = [
-        row for prefix in {"", *task_prefixes} for row in encode_sources(sources, tokenizer, prefix)
-    ]
-    rows += [example.label_ids for example in examples]
-    rows += [tokenizer(text).input_ids for pair in splits.validation for text in pair.references]
-    rows += [
-        tokenizer(entry).input_ids
-        for language in {pair.language for pair in pairs}
-        for entry in corpus.lexicon.entries(language)
-    ]
-    return {token for row in rows for token in row}
+    asked = (*corpus.splits.validation, *corpus.splits.test)
+    texts = [prefix + pair.source for prefix in {"", *task_prefixes} for pair in asked]
+    texts += [text for pair in corpus.splits.validation for text in pair.references]
+    for language in {pair.language for pair in (*corpus.splits.train, *asked)}:
+        texts += corpus.lexicon.entries(language)
+    return {token for ids in (*trained, *encode_sources(texts, tokenizer, "")) for token in ids}
 
 
 def embedded_scorers(train: Sequence[Pair], seed: int) -> Scorers:

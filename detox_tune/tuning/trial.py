@@ -40,7 +40,7 @@ def run_trial(settings: Mapping[str, Any], *, search: SearchConfig, task: Task) 
     trial = TrialConfig.model_validate(dict(settings))
     device = use_device(search.gpus_per_trial)
     base, tokenizer = trial_base(search, task, device)
-    rows = task.rows(tokenizer, task_prefix=trial.task_prefix, anchor=trial.mask_anchor or "edits")
+    rows = task.rows(task_prefix=trial.task_prefix, anchor=trial.mask_anchor or "edits")
     with adapted(base, trial.lora, seed=search.seed) as model:
         arguments = training_arguments(trial, search, Path("trainer"), device)
         trainer = trial_trainer(trial, model, arguments, search, task, rows)

@@ -29,6 +29,11 @@ def trial_base(
     )
 
 
+def forget_bases() -> None:
+    """Let the process load its base anew at the next trial."""
+    _load_once.cache_clear()
+
+
 def trial_memory(search: SearchConfig, device: str) -> int:
     """Bytes of a trial's share of its device."""
     gpus = device.startswith("cuda")

@@ -135,8 +135,8 @@ def only_sentinels(model: Any, tokenizer: Any) -> Any:
     return model
 
 
-def load(setup: Setup) -> tuple[PreTrainedModel, Any]:
-    return load_base(setup.task.base, quantization="none")
+def load(setup: Setup) -> PreTrainedModel:
+    return load_base(setup.task.base, quantization="none")[0]
 
 
 # ------------------------------------------------------------------ the space's masks
@@ -265,9 +265,9 @@ def test_labels_that_are_all_masked_fail(make: Make) -> None:
     with pytest.raises(UserError, match="all labels are masked: give a --lexicon"):
         refuse_doomed(cheap_checks(setup.config, setup.space, setup.task))
 
-    base, tokenizer = load(setup)
+    base = load(setup)
     trial = trials_to_check(setup.space)[0]
-    trial_rows = setup.task.rows(tokenizer, task_prefix="", anchor="labels")
+    trial_rows = setup.task.rows(task_prefix="detoxify: ", anchor="labels")
     result, seconds = trainer_check("trainer", trial, base, setup.config, setup.task, trial_rows)
     assert (result.status, seconds) == (Status.FAIL, 0.0)
     assert "leaves none of the" in result.seen
@@ -365,7 +365,7 @@ def test_a_lexicon_that_is_not_there_is_bad_input(make: Make, tmp_path: Path) ->
 
 
 def test_a_tied_head_fails_and_the_base_s_own_passes(make: Make) -> None:
-    base, _ = load(make())
+    base = load(make())
     assert head_check(base).status is Status.PASS
     row = head_check(tied(base))
     assert row.status is Status.FAIL
@@ -374,7 +374,7 @@ def test_a_tied_head_fails_and_the_base_s_own_passes(make: Make) -> None:
 
 
 def test_a_head_that_was_tied_and_then_copied_fails_too(make: Make) -> None:
-    base: Any = load(make())[0]
+    base: Any = load(make())
     base.lm_head.weight = torch.nn.Parameter(base.shared.weight.detach().clone())
     row = head_check(base)
     assert row.status is Status.FAIL
@@ -415,7 +415,7 @@ def test_what_the_untouched_base_answers(
 
 
 def test_a_pocket_base_is_pocket_like(make: Make) -> None:
-    assert is_pocket_like(load(make())[0])
+    assert is_pocket_like(load(make()))
 
 
 # ------------------------------------------------------------------ training steps
@@ -426,10 +426,10 @@ def test_steps_move_the_adapters_alone_and_leave_the_base_as_it_was(
     make: Make, trial: TrialConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     setup = make()
-    base, tokenizer = load(setup)
+    base = load(setup)
     before = {name: weight.clone() for name, weight in base.state_dict().items()}
     anchor = trial.mask_anchor or "edits"
-    rows = setup.task.rows(tokenizer, task_prefix=trial.task_prefix, anchor=anchor)
+    rows = setup.task.rows(task_prefix=trial.task_prefix, anchor=anchor)
     result, seconds = trainer_check("trainer", trial, base, setup.config, setup.task, rows)
     assert result.status is Status.PASS, result
     assert seconds > 0
@@ -448,8 +448,8 @@ def test_a_base_weight_that_trains_along_fails(make: Make, monkeypatch: pytest.M
 
     monkeypatch.setattr("detox_tune.model.lora.add_lora", thawed)
     setup = make(NOTHING)
-    base, tokenizer = load(setup)
-    rows = setup.task.rows(tokenizer, task_prefix="", anchor="edits")
+    base = load(setup)
+    rows = setup.task.rows(task_prefix="detoxify: ", anchor="edits")
     trial = TrialConfig(learning_rate=0.01)
     result, _ = trainer_check("trainer", trial, base, setup.config, setup.task, rows)
     assert result.status is Status.FAIL
@@ -459,10 +459,10 @@ def test_a_base_weight_that_trains_along_fails(make: Make, monkeypatch: pytest.M
 
 def test_a_loss_that_is_no_number_fails(make: Make) -> None:
     setup = make(NOTHING)
-    base, tokenizer = load(setup)
+    base = load(setup)
     with torch.no_grad():
         base.get_parameter("lm_head.weight")[0] = torch.nan
-    rows = setup.task.rows(tokenizer, task_prefix="", anchor="edits")
+    rows = setup.task.rows(task_prefix="detoxify: ", anchor="edits")
     result, _ = trainer_check("trainer", TrialConfig(), base, setup.config, setup.task, rows)
     assert result.status is Status.FAIL
     assert "the loss is nan at step 1" in result.seen

@@ -19,6 +19,7 @@ from detox_tune.config import SearchConfig, validated
 from detox_tune.data.embedded import embedded_pairs
 from detox_tune.evaluation.system import evaluate
 from detox_tune.model.base import load_base
+from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
 from detox_tune.tuning.task import build_task, load_corpus
 
 SPACE = """
@@ -28,11 +29,11 @@ base_model: {base}
 max_tokens: 32
 validation_share: 0.1
 trials: 2
-steps: 24
+steps: 60
 eval_every: 4
 validation_pairs: 12
-grace_steps: 24
-collapse_grace: 24
+grace_steps: 60
+collapse_grace: 60
 max_copy_rate: 1.0
 cpus_per_trial: {cpus}
 trial:
@@ -65,9 +66,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
     return folder
 
 
-def start(folder: Path, name: str) -> "subprocess.Popen[str]":
+def start(
+    folder: Path, name: str, space: str = "space.yaml", *flags: str
+) -> "subprocess.Popen[str]":
     """The command, as a user starts it."""
-    arguments = ["space.yaml", "--name", name, "--out", "runs"]
+    arguments = [space, "--name", name, "--out", "runs", *flags]
     return subprocess.Popen(
         [sys.executable, "-m", "detox_tune.search", *arguments],
         cwd=folder,
@@ -158,7 +161,7 @@ def test_splits_and_settings_stand_in_search_json(plain_run: Path, killed_run: P
     )
     assert plain["data"] == killed["data"]
     assert sum(split["pairs"] for split in plain["data"].values()) == 160
-    assert plain["search"]["steps"] == 24
+    assert plain["search"]["steps"] == 60
     assert plain["space"]["gamma"]["zero_or"] == [0.1, 1.0]
     assert plain["versions"]["ray"]
     assert plain["wall_seconds"] > 0
@@ -169,9 +172,9 @@ def test_every_trial_has_a_row_with_settings_scores_and_its_end(plain_run: Path)
     first, second = rows(plain_run)
     assert (first["trial"], second["trial"]) == ("trial_001", "trial_002")
     for row in (first, second):
-        assert (row["ended"], row["steps"]) == ("finished", "24")
+        assert (row["ended"], row["steps"]) == ("finished", "60")
         assert row["reason"]
-        assert int(row["best_step"]) in range(4, 25, 4)
+        assert int(row["best_step"]) in range(4, 61, 4)
         assert row["mask_strategy"] in ("none", "toxic_only")
         assert 0 <= float(row["j"]) <= 1
         labels = ("rewritten", "copied", "sentinel", "empty", "repeated")
@@ -190,20 +193,50 @@ def test_the_adapter_loads_with_plain_peft_and_scores_as_reported(
 
     base, _ = load_base(str(tiny_base), quantization="nf4")
     model = PeftModel.from_pretrained(base, str(plain_run / "best"))
-    scores = evaluate(
-        model,
-        AutoTokenizer.from_pretrained(tiny_base),
-        task.validation,
-        task_prefix=metrics["settings"]["task_prefix"],
-        max_tokens=config.max_tokens,
-        lexicon=task.lexicon,
-        scorers=task.scorers,
-    ).summary()
+    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
+
+    def scores(speaks: Any) -> dict[str, float]:
+        return evaluate(
+            model,
+            speaks,
+            task.validation,
+            task_prefix=metrics["settings"]["task_prefix"],
+            max_tokens=config.max_tokens,
+            lexicon=task.lexicon,
+            scorers=task.scorers,
+        ).summary()
+
+    # what was reported while it trained is on the cut base, what is exported on the full one
+    assert scores(tokenizer) == pytest.approx(metrics["validation"]["reloaded"])
+    assert task.vocabulary is not None
+    cut_vocabulary(base, task.vocabulary)
     reported = metrics["validation"]["reported"]
-    assert {name: scores[name] for name in scores if name in reported} == pytest.approx(
+    on_cut = scores(CutTokenizer(tokenizer, task.vocabulary))
+    assert {name: on_cut[name] for name in on_cut if name in reported} == pytest.approx(
         {name: value for name, value in reported.items() if name != "step"}
     )
-    assert metrics["validation"]["reloaded"]["j"] == pytest.approx(reported["j"])
+    assert metrics["vocabulary"]["kept"] == len(task.vocabulary.kept) < metrics["vocabulary"]["of"]
+
+
+def test_the_plain_path_gives_the_same_trials(folder: Path) -> None:
+    exact = "quantization: none\nvocabulary: full\n"  # bfloat16 would round differently
+    space = (folder / "space.yaml").read_text(encoding="utf-8").replace("trials: 2", "trials: 1")
+    (folder / "exact.yaml").write_text(exact + space, encoding="utf-8")
+    found = {}
+    for name, flags in (("fast", []), ("stock", ["--no-fast"])):
+        driver = start(folder, name, "exact.yaml", *flags)
+        output, _ = driver.communicate(timeout=600)
+        assert driver.returncode == 0, output
+        (row,) = rows(folder / "runs" / name)
+        found[name] = {key: value for key, value in row.items() if key not in ("seconds", "reason")}
+        record = json.loads((folder / "runs" / name / "search.json").read_text(encoding="utf-8"))
+        assert record["search"]["fast"] is (name == "fast")
+    assert list(found["fast"]) == list(found["stock"])
+    for key, value in found["stock"].items():
+        same = found["fast"][key] == value
+        assert same or float(found["fast"][key]) == pytest.approx(float(value), abs=1e-4), key
+    samples = [(folder / "runs" / n / "best" / "samples.tsv").read_text() for n in found]
+    assert samples[0] == samples[1]
 
 
 def test_the_export_holds_what_a_user_needs(plain_run: Path) -> None:

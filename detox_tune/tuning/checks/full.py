@@ -82,7 +82,7 @@ def model_checks(
         for trial in trials:
             tell(f"training steps: {mask_name(trial)}")
             anchor = trial.mask_anchor or "edits"
-            rows = task.rows(tokenizer, task_prefix=trial.task_prefix, anchor=anchor)
+            rows = task.rows(task_prefix=trial.task_prefix, anchor=anchor)
             result, seconds = trainer_check(
                 f"trainer {mask_name(trial)}", trial, base, config, task, rows
             )
@@ -90,7 +90,7 @@ def model_checks(
             step_seconds = max(step_seconds, seconds)
         if step_seconds:
             tell("training steps: longest batch")
-            results.append(_heaviest_step(config, task, base, tokenizer, trials[0]))
+            results.append(_heaviest_step(config, task, base, trials[0]))
             results.append(
                 estimate_check(
                     config,
@@ -146,7 +146,6 @@ def _heaviest_step(
     config: SearchConfig,
     task: Task,
     base: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | CutTokenizer,
     trial: TrialConfig,
 ) -> CheckResult:
     """One step on the longest rows, all positions trained, so that the peak of memory is met."""
@@ -154,7 +153,7 @@ def _heaviest_step(
         update={"mask_strategy": "none", "mask_anchor": None, "context_window": None}
         | ({} if task.forbidden_token_ids else {"gamma": 0.0})
     )
-    rows = task.rows(tokenizer, task_prefix=heaviest.task_prefix, anchor="edits")
+    rows = task.rows(task_prefix=heaviest.task_prefix, anchor="edits")
     longest = longest_rows(rows, heaviest)
     return trainer_check("longest batch", heaviest, base, config, task, longest, steps=1)[0]
 
