@@ -119,7 +119,9 @@ def killed_run(folder: Path, plain_run: Path) -> Path:
     """The results of the same search, whose first trial was killed after its first checkpoint."""
     driver = start(folder, "killed")
     run = folder / "runs" / "killed"
-    wait_until((run / "ray" / "trial_001" / "checkpoint_000000").is_dir, driver)
+    results = run / "ray" / "trial_001" / "result.json"
+    # not just its checkpoint: the driver must have heard of it
+    wait_until(lambda: results.is_file() and results.read_text(encoding="utf-8"), driver)
     victims = wait_until(lambda: trial_processes(driver), driver)
     for victim in victims:
         victim.send_signal(signal.SIGKILL)
