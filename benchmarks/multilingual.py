@@ -30,12 +30,14 @@ words out, `reference` is the (first) human one.
 **What the embedded STA is.** The pairs of each language are cut into ten folds; one is scored by a
 classifier fitted on the other nine, sources as toxic and references as neutral. It weighs n-grams
 of the sentence, whether a word in it is one that people leave out or mark as toxic, and what else
-was given: the lexicon, annotated sentences and labelled texts, without those scored here. The
-weights, and with them the probabilities, are those of highest likelihood on held-out pairs; nothing
-is sharpened by hand. **What it is not:** the official classifier
-(`textdetox/xlmr-large-toxicity-classifier`). It knows how *these* annotators rewrite, so it tells
-sources from references of this corpus, which is narrower than toxicity; and it knows the lexicon's
-words, which favours `delete`. Scores of the two must not be compared.
+was given: the lexicon, annotated sentences and labelled texts, without those scored here (the
+marks in a scored sentence serve the other folds). The weights, and with them the probabilities, are
+those of highest likelihood on held-out pairs; nothing is sharpened by hand. But its features were
+chosen by what they did for held-out pairs of this very corpus: expect a little less elsewhere.
+**What it is not:** the official classifier (`textdetox/xlmr-large-toxicity-classifier`). It knows
+how *these* annotators rewrite, so it tells sources from references of this corpus, which is
+narrower than toxicity; and it knows the lexicon's words, which favours `delete`. Scores of the two
+must not be compared.
 """
 ABOUT_HELD_OUT = """\
 ## The STA on pairs held out

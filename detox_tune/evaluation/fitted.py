@@ -61,7 +61,8 @@ def cross_fitted(
     Args:
         pairs: What is scored.
         lexicons: By language, perhaps without entries; what they know counts in the classifier.
-        spans: File or folder of annotated spans; sentences that are scored are left out.
+        spans: File or folder of annotated spans; of the scored sentences only the pairs' own
+            `spans` are used, and those for the other folds alone.
         labelled: Labelled texts in all the languages; those that are scored are left out.
         seed: Decides folds and fits.
 

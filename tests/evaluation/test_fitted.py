@@ -9,7 +9,7 @@ import pytest
 
 from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
 from detox_tune.data.lexicon import Lexicon
-from detox_tune.data.pairs import Pair
+from detox_tune.data.pairs import Pair, load_pairs
 from detox_tune.data.text import sentence_key
 from detox_tune.data.toxicity import ToxicityData, load_toxicity_data
 from detox_tune.errors import UserError
@@ -26,6 +26,7 @@ from detox_tune.evaluation.fitted import (
     fitted_on_texts,
 )
 from detox_tune.evaluation.stacked import StackedClassifier
+from detox_tune.evaluation.systems import baselines, score_system
 
 PAIRS = embedded_pairs()[:60] + embedded_pairs()[-60:]
 LEXICONS = dict.fromkeys(("en", "es"), embedded_lexicon())
@@ -183,3 +184,18 @@ def test_labelled_texts_that_are_scored_are_left_out(tmp_path: Path) -> None:
     [(places, embedded)] = scorers.parts
     assert list(places) == [0, 1, 2, 3]
     assert embedded.neutral(["what a fine day"]).shape == (1,)
+
+
+def test_on_real_pairs_copies_score_near_zero_and_the_reference_highest(shared_data: Path) -> None:
+    folder = shared_data / "multilingual_paradetox"
+    pairs = load_pairs(str(folder), languages=["en"], allow_bad_rows=True).pairs
+    lexicon = Lexicon.load(shared_data / "multilingual_toxic_lexicon", ["en"])
+    fitted = cross_fitted(pairs, lexicons={"en": lexicon}, seed=0)
+    [row] = fitted.held_out
+    assert row["auc"] > 0.96
+    assert row["ece"] < 0.06
+    j = {
+        name: score_system(system, pairs, lexicons={"en": lexicon}, parts=fitted.parts)[:, 0].mean()
+        for name, system in baselines(pairs, {"en": lexicon}).items()
+    }
+    assert j["duplicate"] < 0.1 < j["delete"] < j["reference"]
