@@ -28,7 +28,7 @@ FOLDS = 10
 MIN_PAIRS = 20
 """Fewest references of a language for that: each classifier then sees at least 18."""
 MOST_PAIRS = 1500
-"""Most pairs that a classifier is fitted on; more cost time and change next to nothing."""
+"""Most pairs that a classifier is fitted on, drawn by lot: it bounds the time of a large corpus."""
 FEW_FOLDS = 3
 """Folds of a language in which even so many leave MOST_PAIRS to fit on."""
 
