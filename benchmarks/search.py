@@ -15,6 +15,7 @@ from typing import Any
 from detox_tune.cli import OneLineParser, run_command
 from detox_tune.errors import UserError
 from detox_tune.files import write_text
+from detox_tune.publish import markdown_table
 
 SETTINGS = ("lora", "mask_strategy", "context_window", "gamma", "learning_rate", "task_prefix")
 SCORES = ("j", "sta", "sim", "fl", "copy_rate", "exact_copy_rate")
@@ -74,12 +75,10 @@ def page(
             f"Winner: {metrics['trial']}, reloaded from disk and scored once on the test split "
             f"({count} pairs, {metrics['scorers']} scorers).",
             "",
-            *_table(["system", *SCORES], systems),
-            "",
+            markdown_table(["system", *SCORES], systems),
             "Trials, each with its best report on the validation sample.",
             "",
-            *_table(["trial", "ended", "steps", "s", *SETTINGS, "j", "copy_rate"], rows),
-            "",
+            markdown_table(["trial", "ended", "steps", "s", *SETTINGS, "j", "copy_rate"], rows),
         ]
     )
 
@@ -89,11 +88,6 @@ def _setting(value: str) -> str:
         return f"{float(value):.3g}"
     except ValueError:
         return f"`{value}`" if value.endswith(" ") else value or "-"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    lines = [head, ["---"] * len(head), *rows]
-    return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def _parser() -> argparse.ArgumentParser:

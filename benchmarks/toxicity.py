@@ -6,7 +6,6 @@ Fits the embedded toxicity classifier on labelled texts and writes its held-out 
 from __future__ import annotations
 
 import argparse
-import subprocess
 import time
 from collections.abc import Sequence
 from datetime import date
@@ -17,11 +16,13 @@ from rich.table import Table
 
 from detox_tune.cli import OneLineParser, run_command
 from detox_tune.files import write_text
+from detox_tune.publish import commit, markdown_table
 
 COLUMNS = ("language", "held-out texts", "AUC", "F1", "calibration error")
 ABOUT = """\
-This is the embedded STA of `evaluate --toxicity-data`: a linear classifier on n-grams of
-characters and words, a model a language, calibrated, fitted on labelled texts. It is **not** the
+This is one of the things that the embedded STA of `evaluate --toxicity-data` weighs, and all of it
+where there are too few references: a linear classifier on n-grams of characters and words, a model
+a language, calibrated, fitted on labelled texts. It is **not** the
 official classifier of the shared task (`textdetox/xlmr-large-toxicity-classifier`); it stands in
 for it where that cannot be loaded, and scores of the two must not be compared.
 
@@ -58,9 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command = f"python benchmarks/toxicity.py {options.data.name} --seed {options.seed}"
     write_text(
         options.out,
-        f"# The embedded toxicity classifier, held out\n\n`{command}`, commit {_commit()}, "
+        f"# The embedded toxicity classifier, held out\n\n`{command}`, commit {commit()}, "
         f"{date.today().isoformat()}\n\n{ABOUT}\n{summary.capitalize()}; fitted and measured in "
-        f"{seconds:.0f} s on one core.\n\n{_markdown(rows)}",
+        f"{seconds:.0f} s on one core.\n\n{markdown_table(COLUMNS, rows)}",
     )
     console.print(f"written to {options.out}", highlight=False)
     return 0
@@ -71,22 +72,6 @@ _FIGURES = ("auc", "f1", "ece")
 
 def _cells(language: str, n: int, *figures: float) -> list[str]:
     return [language, f"{n:,}", *(f"{figure:.3f}" for figure in figures)]
-
-
-def _markdown(rows: Sequence[Sequence[str]]) -> str:
-    rule = ["---"] + ["---:"] * (len(COLUMNS) - 1)
-    return "".join(f"| {' | '.join(row)} |\n" for row in (COLUMNS, rule, *rows))
-
-
-def _commit() -> str:
-    folder = Path(__file__).parent
-    # The short hash, with "-dirty" behind it where files have changed since.
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return answer.stdout.strip()
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from detox_tune.data.lexicon import Lexicon
     from detox_tune.data.pairs import Pair
+    from detox_tune.data.toxicity import ToxicityData
     from detox_tune.evaluation.fitted import FittedScorers
     from detox_tune.evaluation.references import Key, References
     from detox_tune.evaluation.systems import System
@@ -37,6 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imported late, so that --help and wrong flags answer at once.
     from rich.console import Console
 
+    from detox_tune.data.toxicity import load_toxicity_data
     from detox_tune.evaluation.references import load_references
     from detox_tune.evaluation.submission import (
         check_submission_path,
@@ -63,10 +65,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = [outputs[pair.language, pair.source] for pair in pairs]
     systems = {"system": System(texts, range(len(pairs))), **baselines(pairs, lexicons)}
     _say_about_delete(console, options.lexicon, lexicons)
-    result = _evaluate(systems, pairs, lexicons, options, console)
+    labelled = None
+    if options.toxicity_data:
+        labelled = load_toxicity_data(options.toxicity_data, languages)
+        if labelled.bad_rows:
+            _say(console, labelled.report())
+    result = _evaluate(systems, pairs, lexicons, labelled, options, console)
     if options.json:
-        dropped = len(references.loaded.bad_rows)
-        write_json(options.json, {**result, "settings": _settings(options, dropped)})
+        settings = {
+            **_settings(options),
+            "rows_dropped": len(references.loaded.bad_rows),
+            "labelled_rows_dropped": len(labelled.bad_rows) if labelled else 0,
+        }
+        write_json(options.json, {**result, "settings": settings})
     return 0
 
 
@@ -94,13 +105,14 @@ def _evaluate(
     systems: Mapping[str, System],
     pairs: Sequence[Pair],
     lexicons: Mapping[str, Lexicon],
+    labelled: ToxicityData | None,
     options: argparse.Namespace,
     console: Console,
 ) -> dict[str, Any]:
     """Score and print every system; the scores and `scorers` as JSON holds them."""
     from detox_tune.evaluation.systems import score_system, summarise, systems_table
 
-    fitted = _scorers(options, pairs)
+    fitted = _scorers(options, pairs, lexicons, labelled)
     scorers = fitted.parts[0][1]
     languages = [pair.language for pair in pairs]
     summaries = {
@@ -135,23 +147,30 @@ def _evaluate(
     }
 
 
-def _scorers(options: argparse.Namespace, pairs: Sequence[Pair]) -> FittedScorers:
+def _scorers(
+    options: argparse.Namespace,
+    pairs: Sequence[Pair],
+    lexicons: Mapping[str, Lexicon],
+    labelled: ToxicityData | None,
+) -> FittedScorers:
     from detox_tune.evaluation import fitted
 
     if options.scorers == "official":
         from detox_tune.evaluation.official import load_official
 
-        official = load_official()
+        official = load_official(device=options.device)
         return fitted.FittedScorers(((range(len(pairs)), official),), "the organisers' model")
-    if options.toxicity_data:
-        return fitted.fitted_on_texts(options.toxicity_data, pairs, seed=options.seed)
+    if labelled and not fitted.enough_to_cross_fit(pairs):
+        return fitted.fitted_on_texts(labelled, pairs, seed=options.seed)
     if options.train_pairs:
         from detox_tune.data.pairs import load_pairs
 
         languages = [options.language] if options.language else []
         train = load_pairs(options.train_pairs, languages=languages).pairs
         return fitted.fitted_on_pairs(train, pairs, seed=options.seed)
-    return fitted.cross_fitted(pairs, seed=options.seed)
+    return fitted.cross_fitted(
+        pairs, lexicons=lexicons, spans=options.spans, labelled=labelled, seed=options.seed
+    )
 
 
 def _decode(options: argparse.Namespace, references: References) -> dict[Key, str]:
@@ -202,7 +221,7 @@ def _held_out_table(rows: Sequence[Mapping[str, Any]]) -> Any:
     return table
 
 
-def _settings(options: argparse.Namespace, dropped: int) -> dict[str, Any]:
+def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What decided the scores."""
     from detox_tune.evaluation.intervals import LEVEL, RESAMPLES
 
@@ -213,7 +232,6 @@ def _settings(options: argparse.Namespace, dropped: int) -> dict[str, Any]:
         "seed": options.seed,
         "interval": LEVEL,
         "resamples": RESAMPLES,
-        "rows_dropped": dropped,
         "version": __version__,
     }
 
@@ -252,15 +270,17 @@ def _parser() -> argparse.ArgumentParser:
     source.add_argument(
         "--toxicity-data",
         type=Path,
-        help="fit the embedded STA on these labelled texts (text, toxic): a file or folder",
+        help="fit the embedded STA on these labelled texts (text, toxic), too: a file or folder",
     )
     source.add_argument(
         "--train-pairs",
-        help="fit it on these pairs; without either, on the references that are not being scored",
+        help="fit it on these pairs alone, instead of the references that are not being scored",
     )
     parser.add_argument("--seed", type=int, default=0, help="of fits and intervals (default: 0)")
     parser.add_argument("--base-model", help="the adapter's base, where it has moved")
-    parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
+    parser.add_argument(
+        "--device", default="cpu", help="of the adapter and the official models (default: cpu)"
+    )
     return parser
 
 

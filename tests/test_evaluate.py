@@ -63,7 +63,8 @@ def test_a_file_of_outputs(files: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert set(result["mean_of_languages"]) == {"j", "j_2025"}
     assert result["scorers"]["name"] == "embedded"
     assert result["scorers"]["models"] == {}
-    assert "3-fold" in result["scorers"]["sta"]
+    assert result["scorers"]["sta"].startswith("fitted on the other folds")
+    assert [row["language"] for row in result["scorers"]["held_out"]] == ["en", "es"]
     assert result["settings"]["seed"] == 0
     # delete has words for one language only
     assert set(result["baselines"]) == {"duplicate", "delete", "reference"}
@@ -104,11 +105,15 @@ def test_sta_from_other_pairs_or_labelled_texts(
     rows = [(pair.source, 1) for pair in embedded_pairs()[100:200]]
     rows += [(pair.references[0], 0) for pair in embedded_pairs()[100:200]]
     labelled = "".join(f"{text}\t{toxic}\ten\n" for text, toxic in rows)
-    (files / "labelled.tsv").write_text("text\ttoxic\tlang\n" + labelled)
+    (files / "labelled.tsv").write_text("text\ttoxic\tlang\n" + labelled + "what?\t7\ten\n")
     arguments = ("--submission", "human.tsv", "--toxicity-data", "labelled.tsv")
     result = run(files, *arguments, "--language", "en")
     assert [row["language"] for row in result["scorers"]["held_out"]] == ["en"]
-    assert "embedded STA on texts held out (not the official model)" in capsys.readouterr().out
+    assert "labelled texts" in result["scorers"]["sta"]
+    assert result["settings"]["labelled_rows_dropped"] == 1
+    printed = capsys.readouterr().out
+    assert "embedded STA on texts held out (not the official model)" in printed
+    assert "not 0 or 1" in printed
 
 
 def test_outputs_are_written_in_the_other_form(files: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import regex
 
@@ -28,6 +29,14 @@ _CLUSTER = regex.compile(r"\X")
 _LETTER = regex.compile(LETTER)
 
 
+class AnnotatedSentence(NamedTuple):
+    """A sentence and the toxic spans that annotators saw in it, as they wrote them."""
+
+    language: str
+    text: str
+    spans: list[str]
+
+
 def load_spans(path: str | Path, languages: Sequence[str]) -> dict[tuple[str, str], list[str]]:
     """Read annotated toxic spans, such as those of `textdetox/multilingual_toxic_spans`.
 
@@ -43,18 +52,31 @@ def load_spans(path: str | Path, languages: Sequence[str]) -> dict[tuple[str, st
     Raises:
         UserError: not readable, no such columns, or nothing for any of `languages`.
     """
+    found: dict[tuple[str, str], list[str]] = {}
+    for sentence in annotated_sentences(path, languages):
+        spans = found.setdefault((sentence.language, sentence_key(sentence.text)), [])
+        spans += [string for string in sentence.spans if string not in spans]
+    return found
+
+
+def annotated_sentences(path: str | Path, languages: Sequence[str]) -> list[AnnotatedSentence]:
+    """The sentences of such a file or folder that have a span, in the order of the data.
+
+    Raises:
+        UserError: as `load_spans`.
+    """
     path = Path(path)
     if path.is_dir():
         files = language_files(path, TABLE_SUFFIXES)
         paths = [file for language in languages for file in files.get(language, [])]
     else:
         paths = [path]
-    found: dict[tuple[str, str], list[str]] = {}
-    for file in paths:
-        for language, sentence, strings in _annotations(read_table(file), languages):
-            if language in languages:
-                spans = found.setdefault((language, sentence_key(sentence)), [])
-                spans += [string for string in strings if string not in spans]
+    found = [
+        sentence
+        for file in paths
+        for sentence in _annotations(read_table(file), languages)
+        if sentence.language in languages
+    ]
     if not found:
         raise UserError(
             f"{path}: no annotated spans for {listed(languages)}; "
@@ -134,8 +156,8 @@ class _Folded:
         return len(around) == 2 and all(map(_LETTER.match, around))
 
 
-def _annotations(table: Table, languages: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
-    """Language, sentence and spans of each row that names a span."""
+def _annotations(table: Table, languages: Sequence[str]) -> Iterator[AnnotatedSentence]:
+    """Each row that names a span."""
     sentence_place = table.find_known(_SENTENCE_COLUMNS)
     span_place = table.find_known(SPAN_COLUMNS)
     if sentence_place is None or span_place is None:
@@ -150,4 +172,4 @@ def _annotations(table: Table, languages: Sequence[str]) -> Iterator[tuple[str, 
         if isinstance(sentence, str) and language:
             strings = span_strings(row.values[span_place], language)
             if strings:
-                yield language, sentence, strings
+                yield AnnotatedSentence(language, sentence, strings)

@@ -104,11 +104,12 @@ def _ngrams(analyzer: str, ngram_range: tuple[int, int], min_count: int) -> Tfid
         min_df=min_count,
         sublinear_tf=True,
         lowercase=False,  # folded already
-        tokenizer=_tokens if analyzer == "word" else None,  # the default cuts Hindi words
+        tokenizer=tokens if analyzer == "word" else None,  # the default cuts Hindi words
         token_pattern=None,
         dtype=np.float32,
     )
 
 
-def _tokens(text: str) -> list[str]:
+def tokens(text: str) -> list[str]:
+    """The words of a folded text, or its characters in Chinese and Japanese."""
     return [match.group() for match in _TOKEN.finditer(text)]

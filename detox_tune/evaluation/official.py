@@ -182,11 +182,14 @@ class OfficialScorers:
             )
 
 
-def load_official() -> OfficialScorers:
-    """Fetch the official models, from the hub or its cache, and score with them on the best device.
+def load_official(*, device: str) -> OfficialScorers:
+    """Fetch the official models, from the hub or its cache, and score with them.
 
     All are fetched now (about 7 GB), so that a missing one shows before anything is scored; each
     is read into memory when it is first asked for.
+
+    Args:
+        device: A torch device, such as `cpu` or `cuda`.
 
     Raises:
         UserError: A package or a model is missing, with what to do.
@@ -202,7 +205,7 @@ def load_official() -> OfficialScorers:
             folders[pin] = Path(
                 snapshot_download(pin.name, revision=pin.revision, allow_patterns=list(pin.files))
             )
-    return OfficialScorers(folders, device="cuda" if torch.cuda.is_available() else "cpu")
+    return OfficialScorers(folders, device=device)
 
 
 class _Classifier:

@@ -138,10 +138,11 @@ class LetterCounts:
     """In place of a sentence encoder: how often each letter stands in the text, and a constant."""
 
     encoded = 0
+    device = ""
 
     def __init__(self, folder: str, device: str) -> None:
         assert Path(folder).is_dir()
-        assert device == "cpu"
+        LetterCounts.device = device
 
     def encode(self, texts: list[str], **_: Any) -> np.ndarray:
         LetterCounts.encoded += len(texts)
@@ -168,7 +169,6 @@ def hub(monkeypatch: pytest.MonkeyPatch, folders: dict[official.Pin, Path]) -> l
         return str(next(folder for pin, folder in folders.items() if pin.name == name))
 
     monkeypatch.setattr(official, "snapshot_download", download)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     return fetched
 
 
@@ -342,7 +342,7 @@ def test_weights_of_another_model_are_refused(
 
 @pytest.mark.usefixtures("with_sentence_transformers")
 def test_load_official_scores_a_system(hub: list[str], folders: dict[official.Pin, Path]) -> None:
-    scorers: PanScorers = load_official()
+    scorers: PanScorers = load_official(device="cpu")
     assert hub == [f"{pin.name}@{pin.revision}" for pin in PINS]
     assert scorers.name == "official"
     assert scorers.models == {pin.name: folders[pin].name for pin in PINS}
@@ -359,12 +359,22 @@ def test_load_official_scores_a_system(hub: list[str], folders: dict[official.Pi
     assert scores.j_2025[1] == pytest.approx(sta * meaning * fluency, abs=1e-5)
 
 
+@pytest.mark.usefixtures("with_sentence_transformers", "hub")
+def test_models_go_to_the_device_that_was_asked_for() -> None:
+    scorers = load_official(device="meta")
+    scorers.similarity(["a"], ["b"])
+    assert LetterCounts.device == "meta"
+    # Weights on this device have no values: that the classifier went there shows when it is asked.
+    with pytest.raises((NotImplementedError, RuntimeError), match="meta"):
+        scorers.neutral(["a"])
+
+
 def test_a_missing_package_is_named_with_its_remedy(
     monkeypatch: pytest.MonkeyPatch, hub: list[str]
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'detox-tune\[pan\]'.*embedded scorers"):
-        load_official()
+        load_official(device="cpu")
     assert hub == []
 
 
@@ -377,7 +387,7 @@ def test_a_model_that_cannot_be_fetched_is_named_with_its_remedy(
 
     monkeypatch.setattr(official, "snapshot_download", offline)
     with pytest.raises(UserError, match=r"xlmr-large-toxicity-classifier' .*hf download") as error:
-        load_official()
+        load_official(device="cpu")
     assert "\n" not in str(error.value)
 
 

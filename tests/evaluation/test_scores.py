@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from sacrebleu.metrics.chrf import CHRF
 
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
@@ -91,6 +92,13 @@ def test_sentence_chrf_is_the_best_of_the_references(
     assert found.shape == (len(samples),)
     assert found == pytest.approx(expected)
     assert ((found >= 0) & (found <= 1)).all()
+
+
+@pytest.mark.parametrize("text", ["a", " ", "", "\u3000", "two words", "笨蛋 !"])
+def test_sentence_chrf_of_equal_texts_is_what_sacrebleu_says(text: str) -> None:
+    assert sentence_chrf([text], [["b", text]])[0] == (
+        CHRF().sentence_score(text, ["b", text]).score / 100
+    )
 
 
 def test_sentence_chrf_of_equal_and_of_empty_texts() -> None:

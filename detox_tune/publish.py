@@ -1,0 +1,24 @@
+"""What the scripts in benchmarks/ share: which code was measured, and tables to publish."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+
+
+def commit() -> str:
+    """The short hash of this code, with `-dirty` where files have changed since; or `unknown`."""
+    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
+    folder = Path(__file__).parent
+    try:
+        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return answer.stdout.strip()
+
+
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
+    """A Markdown table, a line a row; all columns but the first `texts` are right-aligned."""
+    rule = ["---"] * texts + ["---:"] * (len(head) - texts)
+    return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *rows))
