@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
+
+from detox_tune.publish import markdown_table
+
+ABOUT = """\
+Stock: Hugging Face's trainer, PEFT, nf4 layers of bitsandbytes, gradient checkpointing, the logits
+of all positions over the whole vocabulary, `generate`, one trial at a time
+(`benchmarks/stock.py`). Medians; both sides ran in turn in the same run. Memory is what steps take
+beyond weights and optimiser. The whole search runs in float32 on either side, as its space says.
+"""
 
 
 @dataclass(frozen=True)
@@ -40,32 +47,16 @@ class Row:
 def markdown(rows: Sequence[Row], measured: Mapping[str, str], arguments: Sequence[str]) -> str:
     """The table, with the command and the commit that made it."""
     command = shlex.join(["python", "benchmarks/speed.py", *arguments])
-    lines = [
-        "# The fast path against the stock recipe",
-        "",
-        f"`{command}`, commit {measured['commit']}, {measured['date']}, {measured['machine']}.",
-        "",
-        "Stock: Hugging Face's trainer, PEFT, nf4 layers of bitsandbytes, gradient checkpointing,",
-        "the logits of all positions over the whole vocabulary, `generate`, one trial at a time",
-        "(`benchmarks/stock.py`). Medians; both sides ran in turn in the same run. Memory is what",
-        "a step takes beyond weights and optimiser.",
-        "",
-        "| what | unit | stock | fast | times better |",
-        "| --- | --- | ---: | ---: | ---: |",
-    ]
-    lines += [
-        f"| {row.name} | {row.unit} | {row.stock:.3g} | {row.fast:.3g} | {row.ratio:.2f} |"
-        for row in rows
-    ]
-    return "\n".join(lines) + "\n"
-
-
-def commit() -> str:
-    """The short hash of the code, with `-dirty` behind it where files have changed since."""
-    command = ["git", "describe", "--always", "--dirty", "--exclude=*"]
-    folder = Path(__file__).parent
-    try:
-        answer = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "unknown"
-    return answer.stdout.strip()
+    table = markdown_table(
+        ["what", "unit", "stock", "fast", "times better"],
+        [
+            [row.name, row.unit, f"{row.stock:.3g}", f"{row.fast:.3g}", f"{row.ratio:.2f}"]
+            for row in rows
+        ],
+        texts=2,
+    )
+    return (
+        "# The fast path against the stock recipe\n\n"
+        f"`{command}`, commit {measured['commit']}, {measured['date']}, {measured['machine']}.\n\n"
+        f"{ABOUT}\n{table}"
+    )

@@ -26,12 +26,13 @@ import torch
 import yaml
 from decoding import decoding_rows
 from one_path import Spec
-from report import Row, commit, markdown
+from report import Row, markdown
 from start import start_rows
 from transformers import AutoTokenizer, MT5Config, MT5ForConditionalGeneration
 
 from detox_tune.cli import OneLineParser, quiet_environment, run_command
 from detox_tune.files import write_json, write_text
+from detox_tune.publish import commit
 from detox_tune.tuning.space_file import load_space
 from detox_tune.tuning.task import build_base, load_corpus
 

@@ -17,7 +17,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForSeq2SeqLM,
     BitsAndBytesConfig,
-    Seq2SeqTrainer,
+    Trainer,
     TrainerCallback,
     TrainingArguments,
 )
@@ -72,14 +72,14 @@ def stock_trainer(
     arguments: TrainingArguments,
     rows: Sequence[Mapping[str, Any]],
     callback: TrainerCallback,
-) -> Seq2SeqTrainer:
+) -> Trainer:
     """Hugging Face's trainer, with gradient checkpointing."""
     arguments.gradient_checkpointing = True
     arguments.gradient_checkpointing_kwargs = {"use_reentrant": False}
     arguments.remove_unused_columns = False
-    return Seq2SeqTrainer(
+    return Trainer(
         model=model,
-        args=arguments,  # type: ignore[arg-type]  # it needs no argument of its own here
+        args=arguments,
         train_dataset=rows,  # type: ignore[arg-type]  # a list will do
         data_collator=stock_batch,
         callbacks=[callback],

@@ -19,8 +19,8 @@ from transformers import (
 )
 
 from detox_tune.errors import UserError
-from detox_tune.model.cheap import cheapen
 from detox_tune.model.dequantise import dequantise
+from detox_tune.model.lean import make_lean
 
 T5_FAMILY = frozenset({"t5", "mt5", "umt5"})
 Quantization = Literal["nf4", "none"]
@@ -64,7 +64,7 @@ def load_model(
     keep_head_untied(model)
     if quantization == "nf4" and not dequantise(model, memory=memory):
         _keep_trainable_after_evaluation(model)
-    cheapen(model)
+    make_lean(model)
     model.requires_grad_(False)
     return model
 
