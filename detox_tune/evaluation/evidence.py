@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from sklearn.feature_extraction.text import HashingVectorizer
+from sklearn.linear_model import LogisticRegression
 
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.spans import AnnotatedSentence
@@ -21,10 +22,12 @@ from detox_tune.evaluation.pan import HasNeutralProbability, OncePerItem
 
 _COLUMNS = 1 << 17  # for hashed n-grams of one kind
 # Weights of features beside the spelling, whose row has length 1. Twice the context did a little
-# worse on held-out pairs (log loss, two languages); the other two were not tuned.
+# worse on held-out pairs (log loss, two languages); the others were not tuned.
 _CONTEXT_WEIGHT = 0.25
 _LOG_ODDS_WEIGHT = 0.5
 _COUNT_WEIGHT = 0.2
+_LIKENESS_WEIGHT = 0.3  # its log-odds
+_LIKENESS_INVERSE_PENALTY = 3.0
 
 Item = TypeVar("Item", bound=Hashable)
 
@@ -39,7 +42,7 @@ class Occurrence(NamedTuple):
 
 @dataclass(frozen=True)
 class Labelled:
-    """Texts labelled toxic or neutral, and a classifier fitted on them."""
+    """Texts labelled toxic or neutral, some of both, and a classifier fitted on them."""
 
     toxic: Sequence[str]
     neutral: Sequence[str]
@@ -74,10 +77,17 @@ class Evidence:
         letters = _hashed(analyzer="char_wb", ngram_range=(1, 5))
         phrases = _hashed(ngram_range=(1, 2), tokenizer=tokens, token_pattern=None)
         self._counts = [_Rows[str](vectorizer.transform) for vectorizer in (letters, phrases)]
+        self.ngram_log_odds = (
+            np.concatenate([_log_odds(vectorizer, labelled) for vectorizer in (letters, phrases)])
+            if labelled
+            else None
+        )
+        """Of toxic against neutral in the labelled texts, for each column of `ngram_counts`."""
         self._spelling = _hashed(analyzer="char_wb", ngram_range=(1, 5), norm="l2")
         self._context = _hashed(analyzer=_in_context)
         self.word_rows = _Rows[Occurrence](self._make_word_rows)
         """Features of occurrences: spelling, context, lexicon, and use in the labelled texts."""
+        self._likeness = self._fit_likeness(labelled.neutral) if labelled else None
         self._classify = (
             OncePerItem[str](labelled.classifier.neutral_probability) if labelled else None
         )
@@ -94,7 +104,7 @@ class Evidence:
     def occurrences(self, text: str) -> list[Occurrence]:
         """The words of a text (`words`) with their neighbours, in order."""
         if text not in self._occurrences:
-            folded = [word.folded for word in words(comparable(text), self._language)]
+            folded = self._folded_words(text)
             around = ["", *folded, ""]
             self._occurrences[text] = list(map(Occurrence, folded, around, around[2:]))
         return self._occurrences[text]
@@ -115,11 +125,37 @@ class Evidence:
         distinct = list(dict.fromkeys(found.word for found in occurrences))
         place = {word: row for row, word in enumerate(distinct)}
         known = [float(bool(self._lexicon.spans(word, self._language))) for word in distinct]
-        extra = sparse.csr_matrix(np.column_stack([known, *self._use_columns(distinct)]))
-        of_words = sparse.hstack([self._spelling.transform(distinct), extra], format="csr")
+        spelling = self._spelling.transform(distinct)
+        others = self._use_columns(distinct)
+        if self._likeness is not None:
+            # It was fitted on the words of the lexicon, and these have a feature already.
+            likeness = np.where(known, 0, self._likeness.decision_function(spelling))
+            others.append(_LIKENESS_WEIGHT * likeness)
+        extra = sparse.csr_matrix(np.column_stack([known, *others]))
+        of_words = sparse.hstack([spelling, extra], format="csr")
         context = self._context.transform(occurrences) * _CONTEXT_WEIGHT
         rows = [place[found.word] for found in occurrences]
         return sparse.hstack([of_words[rows], context], format="csr")
+
+    def _fit_likeness(self, neutral: Sequence[str]) -> LogisticRegression | None:
+        """Is a word spelt like those of the lexicon, or like the others of the neutral texts?
+
+        It finds inflected, compound and misspelt forms. None if there is nothing to compare.
+        """
+        entries = map(self._folded_words, self._lexicon.entries(self._language))
+        toxic = sorted({entry[0] for entry in entries if len(entry) == 1})
+        in_texts = {found.word for text in neutral for found in self.occurrences(text)}
+        others = sorted(in_texts.difference(toxic))
+        if not toxic or not others:
+            return None
+        model = LogisticRegression(
+            C=_LIKENESS_INVERSE_PENALTY, class_weight="balanced", solver="liblinear", tol=1e-2
+        )
+        labels = np.repeat([1, 0], [len(toxic), len(others)])
+        return model.fit(self._spelling.transform([*toxic, *others]), labels)
+
+    def _folded_words(self, text: str) -> list[str]:
+        return [word.folded for word in words(comparable(text), self._language)]
 
     def _use(self, texts: Sequence[str]) -> tuple[Counter[str], int]:
         """In how many of the texts each word stands, and how many they are."""
@@ -139,6 +175,15 @@ class Evidence:
             _LOG_ODDS_WEIGHT * (toxic - neutral),
             _COUNT_WEIGHT * np.log1p(counts[0] + counts[1]),
         ]
+
+
+def _log_odds(vectorizer: HashingVectorizer, labelled: Labelled) -> NDArray[np.float64]:
+    """How much more often toxic texts have each n-gram than neutral ones: a logarithm."""
+    toxic, neutral = (
+        (vectorizer.transform(map(comparable, texts)).getnnz(axis=0) + 1) / len(texts)
+        for texts in (labelled.toxic, labelled.neutral)
+    )
+    return np.asarray(np.log(toxic) - np.log(neutral))
 
 
 def _in_context(found: Occurrence) -> list[str]:

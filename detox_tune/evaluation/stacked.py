@@ -28,8 +28,10 @@ from detox_tune.evaluation.evidence import Evidence, Occurrence
 INNER_FOLDS = 5
 """Parts of the pairs whose values the weighing regression is fitted on, each held out in turn."""
 
-# On held-out pairs of multilingual_paradetox 30 does worse than 3 for words.
+# On held-out pairs of multilingual_paradetox 30 does worse than 3 for words; nothing else was tried
+# for the scaled n-grams.
 _NGRAM_INVERSE_PENALTY = 10.0
+_SCALED_INVERSE_PENALTY = 3.0
 _WORD_INVERSE_PENALTY = 3.0
 _NO_WORD = -9.0  # log-odds of a text without words
 
@@ -88,6 +90,7 @@ class _Base:
     evidence: Evidence
     weights: tuple[TfidfTransformer, ...]
     ngrams: LogisticRegression
+    scaled: LogisticRegression | None
     words: LogisticRegression
 
     @classmethod
@@ -95,21 +98,28 @@ class _Base:
         texts, is_neutral = texts_of(pairs)
         counts = evidence.ngram_counts(texts)
         weights = tuple(TfidfTransformer(sublinear_tf=True).fit(block) for block in counts)
-        ngrams = _regression(_NGRAM_INVERSE_PENALTY, seed, class_weight="balanced", dual=True)
-        ngrams.fit(_weighted(weights, counts), is_neutral)
+        rows = _weighted(weights, counts)
+        balanced = {"class_weight": "balanced", "dual": True}
+        ngrams = _regression(_NGRAM_INVERSE_PENALTY, seed, **balanced).fit(rows, is_neutral)
+        scaled = None
+        if evidence.ngram_log_odds is not None:
+            scaled = _regression(_SCALED_INVERSE_PENALTY, seed, **balanced)
+            scaled.fit(_scaled(rows, evidence), is_neutral).sparsify()
         # Nearly all coefficients are 0: those of n-grams that none of these texts has.
-        return cls(evidence, weights, ngrams.sparsify(), _fit_words(pairs, evidence, seed))
+        return cls(evidence, weights, ngrams.sparsify(), scaled, _fit_words(pairs, evidence, seed))
 
     def columns(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Values to be weighed, shape (texts, 3 or 4).
+        """Values to be weighed, shape (texts, 3 or 5).
 
         Log-odds of neutral by n-grams; the highest log-odds of a word being toxic; the logarithm
-        of minus the log-probability that none is; where there are labelled texts, the log-odds of
-        neutral by those.
+        of minus the log-probability that none is. Where there are labelled texts, also log-odds of
+        neutral by n-grams scaled by their log-odds in those (Wang and Manning 2012), so that one
+        which tells nothing there counts little; and log-odds of neutral by those texts alone.
         """
-        ngrams = self.ngrams.decision_function(
-            _weighted(self.weights, self.evidence.ngram_counts(texts))
-        )
+        rows = _weighted(self.weights, self.evidence.ngram_counts(texts))
+        ngrams = [self.ngrams.decision_function(rows)]
+        if self.scaled is not None:
+            ngrams.append(self.scaled.decision_function(_scaled(rows, self.evidence)))
         of_texts = [self.evidence.occurrences(text) for text in texts]
         found = [occurrence for of_text in of_texts for occurrence in of_text]
         highest, surprise = np.full(len(texts), _NO_WORD), np.zeros(len(texts))
@@ -118,7 +128,7 @@ class _Base:
             places = np.repeat(np.arange(len(texts)), list(map(len, of_texts)))
             np.maximum.at(highest, places, scores)
             np.add.at(surprise, places, np.logaddexp(0, scores))
-        own = np.column_stack([ngrams, highest, np.log(surprise + 1e-4)])
+        own = np.column_stack([*ngrams, highest, np.log(surprise + 1e-4)])
         return np.hstack([own, self.evidence.labelled_columns(texts)])
 
 
@@ -158,6 +168,10 @@ def _weighted(
 ) -> sparse.csr_matrix:
     blocks = [weight.transform(block) for weight, block in zip(weights, counts, strict=True)]
     return sparse.hstack(blocks, format="csr")
+
+
+def _scaled(rows: sparse.csr_matrix, evidence: Evidence) -> sparse.csr_matrix:
+    return rows.multiply(evidence.ngram_log_odds).tocsr()
 
 
 def _regression(inverse_penalty: float, seed: int, **options: Any) -> LogisticRegression:
