@@ -1,7 +1,7 @@
 """Attention with dropout that keeps little for its backward pass, on a CPU.
 
 PyTorch's own, where there is dropout and no GPU, widens queries, keys and values to float32 and
-keeps these and all probabilities. This keeps its inputs and a byte a probability, and computes the
+keeps these and all probabilities. This keeps its inputs and the dropout, and computes the
 probabilities again.
 """
 
@@ -66,7 +66,7 @@ def lean_attention(
     causal = attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True)
     bias = create_position_bias_mask(position_bias, attention_mask, causal, query, key)
     shape = (*query.shape[:3], key.shape[2])
-    kept, factor = kept_elements(query.new_empty(shape, dtype=torch.bool), dropout)
+    kept, factor = kept_elements(query.new_empty(shape), dropout, query.dtype)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     apply: Any = _Attention.apply  # torch leaves it without types
     attended: Tensor = apply(query, key, value, bias, kept, factor, scale)

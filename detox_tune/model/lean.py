@@ -1,8 +1,8 @@
 """Leaner modules with the same mathematics, for training a frozen T5 with adapters.
 
 What PyTorch keeps for the backward pass of T5's norms, gated feed-forward and dropouts takes more
-memory than a frozen base needs, and time to write. These keep the inputs alone and a byte an
-element for a dropout, and compute the rest again; gelu is one operation instead of eight.
+memory than a frozen base needs, and time to write. These keep little more than their inputs, in
+the base's own type, and compute the rest again; gelu is one operation instead of eight.
 """
 
 from __future__ import annotations
@@ -69,15 +69,16 @@ class _GatedGelu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, linear: Tensor, kept: Tensor, factor: float) -> Tensor:
-        ctx.save_for_backward(gate, linear, kept)
+        activated = F.gelu(gate, approximate="tanh")  # kept, too: it is slow on a CPU
+        ctx.save_for_backward(gate, activated, linear, kept)
         ctx.factor = factor
-        return F.gelu(gate, approximate="tanh").mul_(linear).mul_(kept).mul_(factor)
+        return (activated * linear).mul_(kept).mul_(factor)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        gate, linear, kept = ctx.saved_tensors
+        gate, activated, linear, kept = ctx.saved_tensors
         inner = (gradient * kept).mul_(ctx.factor)
-        to_linear = F.gelu(gate, approximate="tanh").mul_(inner)
+        to_linear = activated * inner
         to_gate = torch.ops.aten.gelu_backward(inner.mul_(linear), gate, approximate="tanh")
         return to_gate, to_linear, None, None
 
@@ -114,7 +115,7 @@ def _norm_forward(self: Any, x: Tensor) -> Tensor:
 def _gated_forward(self: Any, x: Tensor) -> Tensor:
     gate, linear = self.wi_0(x), self.wi_1(x)
     if self.training and 0 < self.dropout.p < 1:
-        hidden = _apply(_GatedGelu, gate, linear, *kept_elements(gate, self.dropout.p))
+        hidden = _apply(_GatedGelu, gate, linear, *kept_elements(gate, self.dropout.p, gate.dtype))
     else:
         hidden = self.dropout(F.gelu(gate, approximate="tanh") * linear)
     if hidden.dtype != self.wo.weight.dtype and self.wo.weight.dtype.is_floating_point:
@@ -137,7 +138,7 @@ def _lean_lora(layer: Any) -> None:
 def _drop_linear_forward(self: Any, x: Tensor) -> Tensor:
     if not self.training:
         return F.linear(x, self.weight)
-    kept, factor = kept_elements(x, self.dropout_rate)
+    kept, factor = kept_elements(x, self.dropout_rate, self.input_dtype)
     out: Tensor = _apply(_DropLinear, x, self.weight, kept, factor, self.input_dtype)
     return out
 

@@ -15,7 +15,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_CHUNK_LOGITS = 2**24  # 64 MiB in fp32, and a few times as much while its gradient is taken
+_CHUNK_LOGITS = 2**22  # 16 MiB in fp32, and several times as much while its gradient is taken
+_LEAST_POSITIONS = 64  # of a chunk: with fewer, reading the head takes longer than multiplying
 
 
 @contextmanager
@@ -69,7 +70,7 @@ class _ChunkedLoss(torch.autograd.Function):
         terms_of: Callable[[Tensor, slice], Tensor],
         weights_k: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        chunk = max(1, _CHUNK_LOGITS // head.out_features)
+        chunk = max(_LEAST_POSITIONS, _CHUNK_LOGITS // head.out_features)
         gradient_nd = torch.empty_like(hidden_nd)
         terms_k = torch.zeros_like(weights_k)
         for start in range(0, len(hidden_nd), chunk):

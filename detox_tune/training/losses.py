@@ -23,8 +23,10 @@ def masked_cross_entropy(
         trained_bt: bool, the positions that count.
         count: trained positions of the whole accumulated batch, at least 1.
     """
-    logits_nv = _at_least_fp32(logits_btv[trained_bt])
-    return F.cross_entropy(logits_nv, labels_bt[trained_bt], reduction="sum") / count
+    labels_bt = labels_bt.masked_fill(~trained_bt, -100)
+    # Left out by their label: picking rows out of the logits would copy them.
+    logits_nv = _at_least_fp32(logits_btv).flatten(0, -2)
+    return F.cross_entropy(logits_nv, labels_bt.flatten(), reduction="sum") / count
 
 
 def toxic_penalty(
