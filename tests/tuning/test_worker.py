@@ -117,6 +117,7 @@ def test_another_base_is_loaded_anew(setup: Setup) -> None:
 
     packed, _ = trial_base(setup.changed(quantization="nf4"), setup.task, "cpu")
     assert packed.dtype == torch.bfloat16
+    assert worker._load_once.cache_info().currsize == 1  # there is memory for one
 
 
 def test_the_plain_path_loads_every_time(setup: Setup) -> None:
