@@ -69,18 +69,20 @@ def cut_vocabulary(model: PreTrainedModel, vocabulary: Vocabulary) -> None:
         vocabulary: holds the model's pad, end and start tokens.
     """
     config: Any = model.config
-    embedding = cast(nn.Embedding, model.get_input_embeddings())
+    stacks: list[Any] = [model, model.get_encoder(), model.get_decoder()]
     head = cast(nn.Linear, model.get_output_embeddings())
-    tied = head.weight is embedding.weight
-    kept_v = torch.tensor(vocabulary.kept, device=embedding.weight.device)
-    # The modules stay, since encoder and decoder hold the same embedding.
-    embedding.weight = nn.Parameter(embedding.weight.data[kept_v], requires_grad=False)
-    embedding.num_embeddings = head.out_features = len(vocabulary.kept)
-    head.weight = (
-        embedding.weight
-        if tied
-        else nn.Parameter(head.weight.data[kept_v.to(head.weight.device)], requires_grad=False)
-    )
+    # Encoder and decoder have embedding modules of their own, which may share one weight or not.
+    embeddings: list[Any] = list(dict.fromkeys(s.get_input_embeddings() for s in stacks))
+    cut: dict[nn.Parameter, nn.Parameter] = {}
+    for module in (*embeddings, head):
+        whole = module.weight
+        if whole not in cut:
+            kept_v = torch.tensor(vocabulary.kept, device=whole.device)
+            cut[whole] = nn.Parameter(whole.data[kept_v], requires_grad=False)
+        module.weight = cut[whole]
+    for embedding in embeddings:
+        embedding.num_embeddings = len(vocabulary.kept)
+    head.out_features = len(vocabulary.kept)
     config.vocab_size = len(vocabulary.kept)
     for settings in (config, model.generation_config):
         for name in ("pad_token_id", "eos_token_id", "decoder_start_token_id"):
