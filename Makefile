@@ -1,5 +1,6 @@
-# `make search` runs the default search, `make test` every check. Both first make .venv and install
-# what they need there; pip runs again only when pyproject.toml has changed.
+# `make search` runs the default search, `make test` every check, `make bench` the speed measurements.
+# They first make .venv and install what they need there; pip runs again only when pyproject.toml has
+# changed.
 
 PYTHON ?= python3
 SPACE ?= search_spaces/pocket.yaml
@@ -13,7 +14,7 @@ PIP_INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq
 TEST_ENV := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false \
 	OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0
 
-.PHONY: search test
+.PHONY: search test bench
 .DELETE_ON_ERROR:
 
 search: $(VENV)/.installed
@@ -24,6 +25,9 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(TEST_ENV) $(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=80
+
+bench: $(VENV)/.installed
+	$(BIN)/python benchmarks/speed.py
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)

@@ -1,9 +1,9 @@
 """One path, stock or fast, in a process of its own: `python benchmarks/one_path.py SPEC`.
 
 SPEC is JSON (`Spec`). The process loads its model, says `ready`, and then takes one training step
-for each line that it reads, answering with the seconds. At the end of its input it answers with the
-bytes that its steps took at most beyond what was there before the first one. So two such processes
-can be led step by step in turn, and neither sees the other's memory.
+for each line that it reads, answering with the seconds. After the last it answers with the bytes
+that its steps took at most beyond what was there after the first one, and what the last one's time
+went to. So two such processes can be led step by step in turn, and neither sees the other's memory.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from pydantic import BaseModel
 from stock import stock_model, stock_trainer
+from torch.profiler import profile
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from detox_tune.cli import quiet_environment
@@ -52,23 +53,6 @@ class Spec(BaseModel):
     steps: int
 
 
-class Turn(TrainerCallback):
-    """Waits for a line before each step, and answers with the step's seconds."""
-
-    started = 0.0
-
-    def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
-        """Called by the trainer before the forward pass."""
-        sys.stdin.readline()
-        self.started = time.perf_counter()
-
-    def on_step_end(self, *args: Any, **kwargs: Any) -> None:
-        """Called by the trainer when the weights have moved."""
-        if torch.cuda.is_initialized():
-            torch.cuda.synchronize()
-        answer({"seconds": time.perf_counter() - self.started})
-
-
 class Memory:
     """Peak of this process's memory since it was made; on a GPU, of its tensors there."""
 
@@ -89,6 +73,47 @@ class Memory:
         return top - self._before
 
 
+class Turn(TrainerCallback):
+    """Waits for a line before each step, and answers with the step's seconds.
+
+    The first step pages the weights in and the last one is profiled: neither's time should count.
+    """
+
+    def __init__(self, spec: Spec) -> None:
+        self.spec = spec
+        self.started = 0.0
+        self.memory: Memory | None = None
+        self.profile = profile()
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the trainer before the forward pass."""
+        sys.stdin.readline()
+        if state.global_step == 1:
+            self.memory = Memory(self.spec.device)
+        if state.global_step == self.spec.steps - 1:
+            assert self.memory is not None
+            self.peak_bytes = self.memory.peak()
+            self.profile.start()
+        self.started = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Called by the trainer when the weights have moved."""
+        if torch.cuda.is_initialized():
+            torch.cuda.synchronize()
+        answer({"seconds": time.perf_counter() - self.started})
+        if state.global_step == self.spec.steps:
+            self.profile.stop()
+            answer({"peak_bytes": self.peak_bytes, "profile": self._shares()})
+
+    def _shares(self) -> dict[str, float]:
+        """Share of the last step's time by operation, the largest first."""
+        on_gpu = self.spec.device.startswith("cuda")
+        name = "self_device_time_total" if on_gpu else "self_cpu_time_total"
+        times = {event.key: getattr(event, name) for event in self.profile.key_averages()}
+        total = sum(times.values())
+        return {key: t / total for key, t in sorted(times.items(), key=lambda item: -item[1])[:8]}
+
+
 def main() -> None:
     """Load, then train at the word of whoever started this."""
     quiet_environment()
@@ -101,14 +126,12 @@ def main() -> None:
             model = stock_model(
                 spec.checkpoint, TARGETS["first"], quantized=spec.quantized, device=spec.device
             )
-            trainer: Any = stock_trainer(model, arguments, rows, Turn())
+            trainer: Any = stock_trainer(model, arguments, rows, Turn(spec))
         else:
             trainer = _fast_trainer(spec, arguments, vocabulary, rows)
         trainer.remove_callback(PrinterCallback)  # it would print among our answers
-        memory = Memory(spec.device)
         answer("ready")
         trainer.train()
-        answer({"peak_bytes": memory.peak()})
 
 
 def _fast_trainer(
@@ -132,7 +155,7 @@ def _fast_trainer(
         add_lora(base, "first", seed=0),
         arguments,
         {"train": rows},
-        callbacks=[Turn()],
+        callbacks=[Turn(spec)],
         mask_strategy=spec.mask,
     )
     return trainer

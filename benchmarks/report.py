@@ -44,8 +44,13 @@ class Row:
         }
 
 
-def markdown(rows: Sequence[Row], measured: Mapping[str, str], arguments: Sequence[str]) -> str:
-    """The table, with the command and the commit that made it."""
+def markdown(
+    rows: Sequence[Row],
+    profiles: Mapping[str, Sequence[Mapping[str, float]]],
+    measured: Mapping[str, str],
+    arguments: Sequence[str],
+) -> str:
+    """The tables, with the command and the commit that made them."""
     command = shlex.join(["python", "benchmarks/speed.py", *arguments])
     table = markdown_table(
         ["what", "unit", "stock", "fast", "times better"],
@@ -58,5 +63,15 @@ def markdown(rows: Sequence[Row], measured: Mapping[str, str], arguments: Sequen
     return (
         "# The fast path against the stock recipe\n\n"
         f"`{command}`, commit {measured['commit']}, {measured['date']}, {measured['machine']}.\n\n"
-        f"{ABOUT}\n{table}"
+        f"{ABOUT}\n{table}" + "".join(_profile(name, *both) for name, both in profiles.items())
     )
+
+
+def _profile(name: str, stock: Mapping[str, float], fast: Mapping[str, float]) -> str:
+    """What a step's time went to."""
+    rows = [
+        [one, f"{stock[one]:.0%}", other, f"{fast[other]:.0%}"]
+        for one, other in zip(stock, fast, strict=False)
+    ]
+    table = markdown_table(["stock", "share", "fast", "share"], rows)
+    return f"\n## Where the time goes: {name}\n\n{table}"

@@ -40,6 +40,8 @@ HERE = Path(__file__).parent
 POCKET = HERE.parent / "search_spaces" / "pocket.yaml"
 KEPT = 30_000
 """Tokens of the cut vocabulary at mt5-base's shape."""
+PROFILES: dict[str, list[dict[str, float]]] = {}
+"""What a step's time goes to, stock and fast, by what was measured."""
 PARTS = ("steps", "decoding", "start", "search")
 
 
@@ -65,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"{row.name}: {row.stock:.3g} -> {row.fast:.3g} {row.unit}", flush=True)
                 rows.append(row)
                 write_json(options.out / "speed.json", [r.record(measured) for r in rows])
-    write_text(options.out / "speed.md", markdown(rows, measured, sys.argv[1:]))
+    write_text(options.out / "speed.md", markdown(rows, PROFILES, measured, sys.argv[1:]))
     return 0
 
 
@@ -75,35 +77,36 @@ def step_rows(bases: dict[str, Path], options: argparse.Namespace) -> Iterator[R
         for pairs in options.pairs:
             for mask in ("none", "toxic_only"):
                 name = f"training step, {shape}, {pairs} pairs of 32+32 tokens, {mask}"
-                seconds, peaks = steps_in_turn(folder, pairs, mask, options)
+                seconds, last = steps_in_turn(folder, pairs, mask, options)
                 yield Row(name, "s", *(statistics.median(s) for s in seconds))
-                yield Row(f"{name}: memory", "MiB", *(peak / 2**20 for peak in peaks))
+                yield Row(f"{name}: memory", "MiB", *(end["peak_bytes"] / 2**20 for end in last))
+                PROFILES[name] = [end["profile"] for end in last]
 
 
 def steps_in_turn(
     checkpoint: Path, pairs: int, mask: str, options: argparse.Namespace
-) -> tuple[list[list[float]], list[float]]:
-    """Seconds of the steps and peak memory, of stock and fast; the first step does not count."""
+) -> tuple[list[list[float]], list[dict[str, Any]]]:
+    """Seconds of the steps, and last words, of stock and fast; first and last step don't count."""
     spec = {
         "checkpoint": str(checkpoint),
         "device": options.device,
         "pairs": pairs,
         "mask": mask,
         "kept": KEPT,
-        "steps": 1 + options.repeats,
+        "steps": 2 + options.repeats,
     }
     with path_process(path="stock", **spec) as stock, path_process(path="fast", **spec) as fast:
         both = (stock, fast)
         for process in both:
             heard(process)  # ready
         seconds: list[list[float]] = [[], []]
-        for _ in range(1 + options.repeats):
+        for _ in range(2 + options.repeats):
             for process, times in zip(both, seconds, strict=True):
                 assert process.stdin is not None
                 process.stdin.write("step\n")
                 process.stdin.flush()
                 times.append(heard(process)["seconds"])
-        return [times[1:] for times in seconds], [heard(p)["peak_bytes"] for p in both]
+        return [times[1:-1] for times in seconds], [heard(process) for process in both]
 
 
 @contextmanager

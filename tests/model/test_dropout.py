@@ -5,12 +5,11 @@ from typing import Any
 
 import pytest
 import torch
+from detox_tune.model.cheap import BitDropout, cheapen
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import MT5Config, MT5ForConditionalGeneration
 from transformers.activations import NewGELUActivation
-
-from detox_tune.model.cheap import BitDropout, cheapen
 
 MANY = 1_000_003  # no multiple of the four elements that one random number decides on
 VALUES = 65_536
