@@ -6,7 +6,10 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from detox_tune.config import SearchConfig
+from detox_tune.data.tokenise import encode_sources
 from detox_tune.errors import UserError
+from detox_tune.evaluation.drafting import exact_copies
+from detox_tune.model.base import load_base
 from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.task import Corpus, Task, build_base
 
@@ -46,6 +49,19 @@ def build_base_with_progress(config: SearchConfig, corpus: Corpus, console: Cons
         return build_base(
             config, corpus, lambda step: progress.update(bar, completed=step, visible=True)
         )
+
+
+def describe_base(config: SearchConfig, task: Task, console: Console) -> None:
+    """Say whether a pocket base has learnt what its pre-training is for: to copy what it reads."""
+    if config.base_model != "pocket":
+        return
+    base, tokenizer = load_base(task.base, quantization="none")
+    sources = encode_sources([pair.source for pair in task.validation], tokenizer, "")
+    copied = sum(exact_copies(base, sources)) / len(sources)
+    console.print(
+        f"pocket base: copies {copied:.2f} of {len(sources)} validation sentences word for word",
+        highlight=False,
+    )
 
 
 def check_penalty(space: SearchSpace, task: Task) -> None:

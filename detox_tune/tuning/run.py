@@ -29,6 +29,7 @@ from detox_tune.tuning.prepare import (
     build_base_with_progress,
     check_anchor,
     check_penalty,
+    describe_base,
     describe_data,
     describe_task,
 )
@@ -54,6 +55,7 @@ def search(config: SearchConfig, space: SearchSpace) -> int:
     base = build_base_with_progress(config, corpus, log)
     task = build_task(config, corpus, base, task_prefixes=space.task_prefixes())
     describe_task(config, task, log)
+    describe_base(config, task, log)
     check_penalty(space, task)
     check_anchor(space, task)
     refuse_doomed(cheap_checks(config, space, task))
