@@ -264,6 +264,7 @@ def test_only_a_model_that_attends_by_sdpa_is_changed() -> None:
     stacks = (model, model.encoder, model.decoder)
     assert {stack.config._attn_implementation for stack in stacks} == {"detox_lean"}
     assert eager.config._attn_implementation == "eager"
+    assert "detox_lean" not in model.config.to_json_string(use_diff=False)  # what a save writes
     plain = tiny_model().eval()
     ids = torch.arange(2, 16).reshape(2, 7)
     batch = {"input_ids": ids, "labels": ids}
