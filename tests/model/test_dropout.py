@@ -1,15 +1,12 @@
-"""Cheaper dropout and activation: the same mathematics as torch's and transformers'."""
+"""Dropout from sixteen bits an element: the same mathematics as torch's."""
 
 import math
-from typing import Any
 
 import pytest
 import torch
-from detox_tune.model.cheap import BitDropout, cheapen
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import MT5Config, MT5ForConditionalGeneration
-from transformers.activations import NewGELUActivation
+
+from detox_tune.model.dropout import BitDropout, kept_elements
 
 MANY = 1_000_003  # no multiple of the four elements that one random number decides on
 VALUES = 65_536
@@ -95,71 +92,22 @@ def test_neighbours_are_dropped_independently(distance: int) -> None:
         assert abs(correlation) < 4 / math.sqrt(MANY)
 
 
-# ------------------------------------------------------------------ a whole model
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("p", [1e-9, 0.05, 0.5, 1 - 1e-9])
+def test_the_mask_holds_ones_and_zeros_and_some_of_each_may_come(
+    p: float, dtype: torch.dtype
+) -> None:
+    kept, factor = kept_elements(torch.full((3, 7), torch.nan), p, dtype)
+    assert (kept.shape, kept.dtype) == ((3, 7), dtype)
+    assert set(kept.flatten().tolist()) <= {0.0, 1.0}
+    dropped = min(max(round(p * VALUES), 1), VALUES - 1)
+    assert factor == VALUES / (VALUES - dropped)
 
 
-def tiny_model() -> Any:
-    config = MT5Config(
-        vocab_size=40, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2, dropout_rate=0.125
-    )
-    torch.manual_seed(0)
-    lora = LoraConfig(r=2, lora_dropout=0.25, target_modules=["q"], init_lora_weights=False)
-    return get_peft_model(MT5ForConditionalGeneration(config), lora)
-
-
-def test_every_dropout_and_gelu_is_swapped_with_its_rate_and_mode() -> None:
-    model = tiny_model().train()
-    model.get_base_model().encoder.eval()
-    before = {
-        name: (module.p, module.training)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Dropout)
-    }
-    gelus = {
-        name: module.training
-        for name, module in model.named_modules()
-        if isinstance(module, NewGELUActivation)
-    }
-    assert len(gelus) == 2
-    assert {rate for rate, _ in before.values()} == {0.125, 0.25}
-    assert {training for _, training in before.values()} == {True, False}
-    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
-    cheapen(model)
-    modules = dict(model.named_modules())
-    assert all(type(modules[name]) is BitDropout for name in before)
-    assert {name: (modules[name].p, modules[name].training) for name in before} == before
-    assert all(type(modules[name]) is nn.GELU for name in gelus)
-    assert {name: modules[name].training for name in gelus} == gelus
-    assert not any(type(module) is nn.Dropout for module in modules.values())
-    after = model.state_dict()
-    assert after.keys() == weights.keys()
-    assert all(torch.equal(after[name], weight) for name, weight in weights.items())
-    again = dict(model.named_modules())
-    cheapen(model)
-    assert dict(model.named_modules()) == again
-
-
-def test_logits_are_the_unswapped_model_s() -> None:
-    model = tiny_model().eval()
-    ids = torch.arange(2, 26).reshape(3, 8)
-    with torch.no_grad():
-        expected = model(input_ids=ids, labels=ids).logits
-        cheapen(model)
-        found = model(input_ids=ids, labels=ids).logits
-    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6 * expected.abs().max().item())
-
-
-def test_dropout_still_acts_in_training() -> None:
-    model = tiny_model().train()
-    cheapen(model)
-    ids = torch.arange(2, 26).reshape(3, 8)
-    assert model(input_ids=ids, labels=ids).loss != model(input_ids=ids, labels=ids).loss
-
-
-def test_the_activation_is_transformers() -> None:
-    x = torch.linspace(-12, 12, 20_001)
-    holder = nn.ModuleDict({"act": NewGELUActivation()})
-    expected = holder["act"](x)
-    cheapen(holder)
-    assert type(holder["act"]) is nn.GELU
-    torch.testing.assert_close(holder["act"](x), expected, rtol=1e-6, atol=1e-6)
+def test_the_mask_of_a_seed_is_the_same_in_every_type() -> None:
+    masks = []
+    for dtype in (torch.float32, torch.bfloat16, torch.float64):
+        torch.manual_seed(3)
+        masks.append(kept_elements(torch.empty(999), 0.3, dtype)[0].double())
+    assert torch.equal(masks[0], masks[1])
+    assert torch.equal(masks[0], masks[2])

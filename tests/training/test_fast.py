@@ -162,6 +162,7 @@ def settings_of(strategy: str, gamma: float, forbidden: Sequence[int] = FORBIDDE
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few positions a chunk, so that a batch takes several."""
     monkeypatch.setattr(head_module, "_CHUNK_LOGITS", 5 * VOCABULARY)
+    monkeypatch.setattr(head_module, "_LEAST_POSITIONS", 1)
 
 
 # ------------------------------------------------------------------ the gathered head

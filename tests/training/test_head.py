@@ -60,6 +60,7 @@ def test_value_terms_and_gradient_are_those_of_all_logits_at_once(
     rows_a_chunk: int,
 ) -> None:
     monkeypatch.setattr(head_module, "_CHUNK_LOGITS", rows_a_chunk * VOCABULARY)
+    monkeypatch.setattr(head_module, "_LEAST_POSITIONS", 1)
     head, states = head_and_states(dtype)
     weights = torch.tensor([1.0, gamma], dtype=dtype)
     projected: list[int] = []
@@ -81,6 +82,19 @@ def test_value_terms_and_gradient_are_those_of_all_logits_at_once(
     assert whole.grad is not None
     assert states.grad.abs().max() > 0.1
     torch.testing.assert_close(states.grad, whole.grad, rtol=close, atol=close)
+
+
+@pytest.mark.parametrize(("logits", "chunks"), [(0, [9, 9, 5]), (10, [10, 10, 3])])
+def test_a_chunk_has_at_least_so_many_positions(
+    monkeypatch: pytest.MonkeyPatch, logits: int, chunks: list[int]
+) -> None:
+    monkeypatch.setattr(head_module, "_CHUNK_LOGITS", logits * VOCABULARY)
+    monkeypatch.setattr(head_module, "_LEAST_POSITIONS", 9)
+    head, states = head_and_states(torch.float32)
+    projected: list[int] = []
+    head.register_forward_hook(lambda module, args, out: projected.append(len(out)))
+    chunked_loss(states, head, two_terms(), torch.tensor([1.0, 0.5]))
+    assert projected == chunks
 
 
 def test_no_positions_give_a_loss_of_nothing_that_can_go_backward() -> None:

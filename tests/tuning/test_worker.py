@@ -23,7 +23,7 @@ from detox_tune.model.vocabulary import CutTokenizer, Vocabulary
 from detox_tune.tuning import worker
 from detox_tune.tuning.task import Corpus, Task, build_task, load_corpus, tokens_of
 from detox_tune.tuning.trial import training_arguments, trial_trainer
-from detox_tune.tuning.worker import trial_base
+from detox_tune.tuning.worker import forget_bases, trial_base
 
 PREFIXES = ("", "detoxify: ", "Rewrite politely, please: ")
 TRIALS = [
@@ -75,9 +75,9 @@ def setup(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Setup:
 @pytest.fixture(autouse=True)
 def nothing_loaded() -> Iterator[None]:
     """A process that has loaded no base yet."""
-    worker._load_once.cache_clear()
+    forget_bases()
     yield
-    worker._load_once.cache_clear()
+    forget_bases()
 
 
 # ------------------------------------------------------------------ one base a process
@@ -101,6 +101,9 @@ def test_the_base_is_loaded_once(setup: Setup, monkeypatch: pytest.MonkeyPatch) 
     copy = dataclasses.replace(setup.task, vocabulary=Vocabulary(setup.task.vocabulary.kept))
     assert trial_base(setup.config, copy, "cpu")[0] is base
     assert len(loads) == 1
+    forget_bases()
+    assert trial_base(setup.config, setup.task, "cpu")[0] is not base
+    assert len(loads) == 2
 
 
 def test_another_base_is_loaded_anew(setup: Setup) -> None:
@@ -135,8 +138,9 @@ def test_a_trial_s_share_of_memory_decides_about_4_bit_layers(
     bitsandbytes: Any = pytest.importorskip("bitsandbytes")
     monkeypatch.setattr(worker, "trial_memory", lambda search, device: 2**40 if enough else 2**10)
     base, _ = trial_base(setup.changed(quantization="nf4"), setup.task, "cpu")
-    packed = [m for m in base.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
-    assert bool(packed) is not enough
+    layers = [m for m in base.modules() if isinstance(m, bitsandbytes.nn.Linear4bit)]
+    assert layers
+    assert all(("forward" in vars(layer)) is enough for layer in layers)  # unpacked once
 
 
 def test_memory_is_shared_by_cores_or_by_gpu(setup: Setup, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -153,16 +157,13 @@ def test_memory_is_shared_by_cores_or_by_gpu(setup: Setup, monkeypatch: pytest.M
 def train(
     setup: Setup,
     base: PreTrainedModel,
-    tokenizer: Any,
     trial: TrialConfig,
     folder: Path,
     callback: TrainerCallback | None = None,
     break_row: bool = False,
 ) -> tuple[dict[str, Tensor], list[list[int]]]:
     """The adapters after a short training, and what the tuned model answers."""
-    rows = setup.task.rows(
-        tokenizer, task_prefix=trial.task_prefix, anchor=trial.mask_anchor or "edits"
-    )
+    rows = setup.task.rows(task_prefix=trial.task_prefix, anchor=trial.mask_anchor or "edits")
     if break_row:
         rows = [row | {"labels": [10**6, *row["labels"][1:]]} for row in rows]
     with adapted(base, trial.lora, seed=setup.config.seed) as model:
@@ -223,15 +224,15 @@ def test_trials_one_after_the_other_train_as_each_alone(
     search = setup.changed(quantization=quantization.split()[0])
     alone = []
     for trial in TRIALS[:2]:
-        worker._load_once.cache_clear()
-        alone.append(train(setup, *trial_base(search, setup.task, "cpu"), trial, tmp_path))
+        forget_bases()
+        alone.append(train(setup, trial_base(search, setup.task, "cpu")[0], trial, tmp_path))
 
-    worker._load_once.cache_clear()
-    lent, tokenizer = trial_base(search, setup.task, "cpu")
+    forget_bases()
+    lent, _ = trial_base(search, setup.task, "cpu")
     before = looks(lent)
     for trial, expected in zip([*TRIALS[:2], TRIALS[0]], [*alone, alone[0]], strict=True):
         torch.rand(7)  # what was drawn before must not matter
-        assert_same(train(setup, lent, tokenizer, trial, tmp_path), expected)
+        assert_same(train(setup, lent, trial, tmp_path), expected)
         assert_looks_like(lent, before)
     assert trial_base(search, setup.task, "cpu")[0] is lent
     b_matrices = [weight for name, weight in alone[0][0].items() if "lora_B" in name]
@@ -239,17 +240,17 @@ def test_trials_one_after_the_other_train_as_each_alone(
 
 
 def test_a_trial_that_raises_leaves_the_base_as_it_was(setup: Setup, tmp_path: Path) -> None:
-    alone = train(setup, *trial_base(setup.config, setup.task, "cpu"), TRIALS[0], tmp_path)
-    worker._load_once.cache_clear()
-    lent, tokenizer = trial_base(setup.config, setup.task, "cpu")
+    alone = train(setup, trial_base(setup.config, setup.task, "cpu")[0], TRIALS[0], tmp_path)
+    forget_bases()
+    lent, _ = trial_base(setup.config, setup.task, "cpu")
     before = looks(lent)
     with pytest.raises(RuntimeError, match="stopped at step 2"):
-        train(setup, lent, tokenizer, TRIALS[1], tmp_path, Stop())
+        train(setup, lent, TRIALS[1], tmp_path, Stop())
     assert_looks_like(lent, before)
     with pytest.raises(IndexError, match="out of range"):  # while the head is off
-        train(setup, lent, tokenizer, TRIALS[2], tmp_path, break_row=True)
+        train(setup, lent, TRIALS[2], tmp_path, break_row=True)
     assert_looks_like(lent, before)
-    assert_same(train(setup, lent, tokenizer, TRIALS[0], tmp_path), alone)
+    assert_same(train(setup, lent, TRIALS[0], tmp_path), alone)
 
 
 # ------------------------------------------------------------------ the tokens that trials need
@@ -261,10 +262,12 @@ def test_the_cut_base_speaks_every_row_that_a_trial_may_read(setup: Setup) -> No
     full_tokenizer: Any = load_tokenizer(setup.task.base)
     assert len(vocabulary.kept) < 0.8 * len(full_tokenizer)
     cut: Any = CutTokenizer(full_tokenizer, vocabulary)
-    full_task = dataclasses.replace(setup.task, vocabulary=None)
+    full_config = setup.changed(vocabulary="full")
+    full_task = build_task(full_config, setup.corpus, setup.task.base, task_prefixes=PREFIXES)
+    assert setup.task.source_ids.keys() == set(PREFIXES)
     for prefix in PREFIXES:
-        found = setup.task.rows(cut, task_prefix=prefix, anchor="edits")
-        expected = full_task.rows(full_tokenizer, task_prefix=prefix, anchor="edits")
+        found = setup.task.rows(task_prefix=prefix, anchor="edits")
+        expected = full_task.rows(task_prefix=prefix, anchor="edits")
         assert len(found) == len(setup.task.examples) == len(expected)
         for cut_row, full_row in zip(found, expected, strict=True):
             assert vocabulary.full(cut_row["input_ids"]) == full_row["input_ids"]
@@ -288,14 +291,17 @@ def test_tokens_are_those_of_a_slow_look_and_no_test_reference_is_read(setup: Se
     for pair in (*splits.train, *splits.validation, *splits.test):
         texts += [prefix + pair.source for prefix in PREFIXES]
     expected = {token for text in texts for token in tokenizer(text).input_ids}
-    assert tokens_of(setup.corpus, examples, tokenizer, PREFIXES) == expected
+    trained = [ids for example in examples for ids in example.ids()]
+    for prefix in PREFIXES:
+        trained += encode_sources([pair.source for pair in splits.train], tokenizer, prefix)
+    assert tokens_of(trained, setup.corpus, tokenizer, PREFIXES) == expected
 
     words = [piece for piece, i in tokenizer.get_vocab().items() if i not in expected][:20]
     unread = tuple(dataclasses.replace(p, references=("".join(words),)) for p in splits.test)
     assert splits.test
     changed = dataclasses.replace(setup.corpus, splits=dataclasses.replace(splits, test=unread))
     assert not set(tokenizer("".join(words)).input_ids) <= expected
-    assert tokens_of(changed, examples, tokenizer, PREFIXES) == expected
+    assert tokens_of(trained, changed, tokenizer, PREFIXES) == expected
 
 
 @pytest.mark.parametrize(("fast", "vocabulary"), [(False, "cut"), (True, "full")])
