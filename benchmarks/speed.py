@@ -162,13 +162,16 @@ def random_mt5_base(folder: Path, pocket: Path) -> None:
         d_ff=2048,
         num_layers=12,
         num_heads=12,
-        tie_word_embeddings=False,
         decoder_start_token_id=0,
     )
     torch.manual_seed(0)
     torch.set_default_dtype(torch.bfloat16)
     try:
-        MT5ForConditionalGeneration(config).save_pretrained(folder)
+        model = MT5ForConditionalGeneration(config)
+        # The constructor ties the head, whatever it is told; mT5's own is not tied.
+        model.config.tie_word_embeddings = False
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.shared.weight))
+        model.save_pretrained(folder)
     finally:
         torch.set_default_dtype(torch.float32)
     AutoTokenizer.from_pretrained(pocket).save_pretrained(folder)
