@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 # -qq keeps the long list of downloads off the screen; errors still show.
 PIP_INSTALL := PIP_DISABLE_PIP_VERSION_CHECK=1 $(BIN)/python -m pip install -qq
 
-# Tests run offline and one thread a process: several trials share the cores.
+# Tests run offline and one thread a process: several trials share the cores. Two files at a time.
 TEST_ENV := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false \
 	OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0
 
@@ -24,7 +24,8 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(TEST_ENV) $(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=80
+	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile \
+		--cov --cov-report=term --cov-fail-under=80
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py

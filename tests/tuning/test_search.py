@@ -29,11 +29,11 @@ base_model: {base}
 max_tokens: 32
 validation_share: 0.1
 trials: 2
-steps: 60
+steps: 36
 eval_every: 4
 validation_pairs: 12
-grace_steps: 60
-collapse_grace: 60
+grace_steps: 36
+collapse_grace: 36
 max_copy_rate: 1.0
 cpus_per_trial: {cpus}
 trial:
@@ -163,7 +163,7 @@ def test_splits_and_settings_stand_in_search_json(plain_run: Path, killed_run: P
     )
     assert plain["data"] == killed["data"]
     assert sum(split["pairs"] for split in plain["data"].values()) == 160
-    assert plain["search"]["steps"] == 60
+    assert plain["search"]["steps"] == 36
     assert plain["space"]["gamma"]["zero_or"] == [0.1, 1.0]
     assert plain["versions"]["ray"]
     assert plain["wall_seconds"] > 0
@@ -174,9 +174,9 @@ def test_every_trial_has_a_row_with_settings_scores_and_its_end(plain_run: Path)
     first, second = rows(plain_run)
     assert (first["trial"], second["trial"]) == ("trial_001", "trial_002")
     for row in (first, second):
-        assert (row["ended"], row["steps"]) == ("finished", "60")
+        assert (row["ended"], row["steps"]) == ("finished", "36")
         assert row["reason"]
-        assert int(row["best_step"]) in range(4, 61, 4)
+        assert int(row["best_step"]) in range(4, 37, 4)
         assert row["mask_strategy"] in ("none", "toxic_only")
         assert 0 <= float(row["j"]) <= 1
         labels = ("rewritten", "copied", "sentinel", "empty", "repeated")
@@ -287,10 +287,10 @@ def test_a_dry_run_shows_settings_trials_and_masks_and_writes_nothing(folder: Pa
         "space.yaml",
         "--dry-run",
         "--steps",
-        "30",
+        "48",
     ]
     shown = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
-    assert "steps: 30" in shown
+    assert "steps: 48" in shown
     assert "gamma: {'zero_or': (0.1, 1.0)}" in shown
     assert "trial_005: " in shown
     assert "[[" in shown
