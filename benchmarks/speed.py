@@ -99,14 +99,20 @@ def steps_in_turn(
         both = (stock, fast)
         for process in both:
             heard(process)  # ready
-        seconds: list[list[float]] = [[], []]
-        for _ in range(2 + options.repeats):
-            for process, times in zip(both, seconds, strict=True):
-                assert process.stdin is not None
-                process.stdin.write("step\n")
-                process.stdin.flush()
-                times.append(heard(process)["seconds"])
-        return [times[1:-1] for times in seconds], [heard(process) for process in both]
+        seconds = [[step(process) for process in both] for _ in range(1 + options.repeats)]
+        last = []
+        for process in both:  # one's profile must be done before the other's last step
+            step(process)
+            last.append(heard(process))
+        return [list(times) for times in zip(*seconds[1:], strict=True)], last
+
+
+def step(process: subprocess.Popen[str]) -> float:
+    """Let a process take its next step; its seconds."""
+    assert process.stdin is not None
+    process.stdin.write("step\n")
+    process.stdin.flush()
+    return float(heard(process)["seconds"])
 
 
 @contextmanager

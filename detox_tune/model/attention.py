@@ -1,8 +1,8 @@
-"""Attention with dropout that keeps little for its backward pass, on a CPU.
+"""Attention that keeps little for its backward pass and is quick at short sentences, on a CPU.
 
-PyTorch's own, where there is dropout and no GPU, widens queries, keys and values to float32 and
-keeps these and all probabilities. This keeps its inputs and the dropout, and computes the
-probabilities again.
+PyTorch's own widens queries, keys and values to float32 where there is dropout, and keeps these and
+all probabilities; without dropout its backward pass is slow at so few tokens. This keeps its inputs
+and the dropout, and computes the probabilities again.
 """
 
 from __future__ import annotations
@@ -46,10 +46,17 @@ def lean_attention(
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: [b, h, t, d] and [b, h, s, d] to [b, t, h, d].
 
-    Without dropout, without gradients, and on a GPU it is PyTorch's own.
+    Without gradients, with a trained bias, under autocast, and on a GPU it is PyTorch's own.
     """
-    trained_bias = position_bias is None or position_bias.requires_grad
-    if not 0 < dropout < 1 or not torch.is_grad_enabled() or query.is_cuda or trained_bias:
+    device = query.device.type
+    if (
+        not 0 <= dropout < 1
+        or not torch.is_grad_enabled()
+        or position_bias is None
+        or position_bias.requires_grad
+        or device != "cpu"
+        or torch.is_autocast_enabled(device)  # it would narrow the scores
+    ):
         out, _ = sdpa_attention_forward(
             module,
             query,
@@ -62,18 +69,21 @@ def lean_attention(
             **kwargs,
         )
         return out, None
-    assert position_bias is not None
     causal = attention_mask is None and query.shape[2] > 1 and getattr(module, "is_causal", True)
     bias = create_position_bias_mask(position_bias, attention_mask, causal, query, key)
-    shape = (*query.shape[:3], key.shape[2])
-    kept, factor = kept_elements(query.new_empty(shape), dropout, query.dtype)
+    kept, factor = None, 1.0
+    if dropout > 0:
+        shape = (*query.shape[:3], key.shape[2])
+        kept, factor = kept_elements(query.new_empty(1).expand(shape), dropout)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     apply: Any = _Attention.apply  # torch leaves it without types
     attended: Tensor = apply(query, key, value, bias, kept, factor, scale)
-    return attended.transpose(1, 2).contiguous(), None
+    return attended, None
 
 
 class _Attention(torch.autograd.Function):
+    """[b, h, t, d] and twice [b, h, s, d] to [b, t, h, d]."""
+
     @staticmethod
     def forward(
         ctx: Any,
@@ -81,41 +91,56 @@ class _Attention(torch.autograd.Function):
         key: Tensor,
         value: Tensor,
         bias: Tensor,
-        kept: Tensor,
+        kept: Tensor | None,
         factor: float,
         scale: float,
     ) -> Tensor:
         ctx.save_for_backward(query, key, value, bias, kept)
         ctx.factor, ctx.scale = factor, scale
-        dropped = _probabilities(query, key, bias, scale).mul_(kept).mul_(factor)
-        return (dropped @ _wide(value)).to(query.dtype)
+        probabilities = _probabilities(_wide(query), _wide(key), bias, scale)
+        attended = _drop(probabilities, kept, factor) @ _wide(value)
+        return _laid_out(attended.transpose(1, 2), query.dtype)
 
     @staticmethod
     def backward(
         ctx: Any, gradient: Tensor
     ) -> tuple[Tensor, Tensor, Tensor, None, None, None, None]:
         query, key, value, bias, kept = ctx.saved_tensors
+        dtype = query.dtype
+        query, key, upstream = _wide(query), _wide(key), _wide(gradient.transpose(1, 2))
         probabilities = _probabilities(query, key, bias, ctx.scale)
-        wide = _wide(gradient)
-        to_value = (probabilities * kept).mul_(ctx.factor).mT @ wide
-        inner = (wide @ _wide(value).mT).mul_(kept).mul_(ctx.factor)
-        along = (inner * probabilities).sum(-1, keepdim=True)
-        to_scores = inner.sub_(along).mul_(probabilities).mul_(ctx.scale)
-        return (
-            (to_scores @ _wide(key)).to(query.dtype),
-            (to_scores.mT @ _wide(query)).to(key.dtype),
-            to_value.to(value.dtype),
-            None,
-            None,
-            None,
-            None,
+        inner = _drop(upstream @ _wide(value).mT, kept, ctx.factor)
+        to_scores = torch.ops.aten._softmax_backward_data(
+            inner, probabilities, -1, probabilities.dtype
         )
+        if ctx.scale != 1:
+            to_scores.mul_(ctx.scale)
+        to_value = _drop(probabilities, kept, ctx.factor).mT @ upstream
+        gradients = (to_scores @ key, to_scores.mT @ query, to_value)
+        # laid out as the projections' outputs are, so that nobody needs to copy them
+        to_query, to_key, to_value = (
+            _laid_out(g.transpose(1, 2), dtype).transpose(1, 2) for g in gradients
+        )
+        return to_query, to_key, to_value, None, None, None, None
 
 
 def _probabilities(query: Tensor, key: Tensor, bias: Tensor, scale: float) -> Tensor:
-    scores = (_wide(query) @ _wide(key).mT).mul_(scale)
+    scores = query @ key.mT
+    if scale != 1:
+        scores.mul_(scale)
     return scores.add_(bias).softmax(-1)
 
 
+def _drop(x: Tensor, kept: Tensor | None, factor: float) -> Tensor:
+    """Dropout, in place."""
+    return x if kept is None else x.mul_(kept).mul_(factor)
+
+
 def _wide(x: Tensor) -> Tensor:
-    return x.float() if x.dtype == torch.bfloat16 else x
+    """In the type that is computed in, one head after the other: a single copy."""
+    return _laid_out(x, torch.promote_types(x.dtype, torch.float32))
+
+
+def _laid_out(x: Tensor, dtype: torch.dtype) -> Tensor:
+    # the second step does nothing where the first one had to copy
+    return x.to(dtype, memory_format=torch.contiguous_format).contiguous()

@@ -37,8 +37,8 @@ def make_lean(model: nn.Module) -> None:
             _set_forward(module, _norm_forward)
         elif isinstance(module, _GATED) and isinstance(module.act, NewGELUActivation):
             _set_forward(module, _gated_forward)
-        elif isinstance(module, LoraLayer):
-            _lean_lora(module)
+        elif isinstance(module, LoraLayer) and _is_plain_lora(module):
+            _set_forward(module, _lora_forward)
         for name, child in module.named_children():
             if type(child) is nn.Dropout:
                 setattr(module, name, BitDropout(child.p, child.inplace).train(child.training))
@@ -83,25 +83,36 @@ class _GatedGelu(torch.autograd.Function):
         return to_gate, to_linear, None, None
 
 
-class _DropLinear(torch.autograd.Function):
-    """A trained linear layer behind a dropout: the first half of a LoRA branch."""
+class _LoraBranch(torch.autograd.Function):
+    """What the base gave, plus factor * B A (x without what is dropped), in the base's type."""
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, kept: Tensor, factor: float, dtype: torch.dtype
+        ctx: Any, given: Tensor, x: Tensor, a: Tensor, b: Tensor, kept: Tensor | None, factor: float
     ) -> Tensor:
-        # Adapters get their input in fp32; it holds no more than the base's own type did.
-        ctx.save_for_backward(x.to(dtype), weight, kept)
+        hidden = F.linear(_used(x, kept, a.dtype), a).mul_(factor)
+        ctx.save_for_backward(x, a, b, kept, hidden)
         ctx.factor = factor
-        return F.linear(x * kept, weight).mul_(factor)
+        return F.linear(hidden, b).add_(given).to(given.dtype)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        x, weight, kept = ctx.saved_tensors
-        scaled = gradient * ctx.factor
-        used = x.to(weight.dtype) * kept
-        to_weight = scaled.flatten(0, -2).T @ used.flatten(0, -2)
-        return (scaled @ weight).mul_(kept), to_weight, None, None, None
+    def backward(
+        ctx: Any, gradient: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor, Tensor, None, None]:
+        x, a, b, kept, hidden = ctx.saved_tensors
+        wide = gradient.to(b.dtype)
+        to_b = (hidden.flatten(0, -2).T @ wide.flatten(0, -2)).T
+        to_hidden = (wide @ b).mul_(ctx.factor)
+        to_a = to_hidden.flatten(0, -2).T @ _used(x, kept, a.dtype).flatten(0, -2)
+        to_x = None
+        if ctx.needs_input_grad[1]:
+            to_x = to_hidden @ a
+            to_x = (to_x if kept is None else to_x.mul_(kept)).to(x.dtype)
+        return gradient, to_x, to_a, to_b, None, None
+
+
+def _used(x: Tensor, kept: Tensor | None, dtype: torch.dtype) -> Tensor:
+    return (x if kept is None else x * kept).to(dtype)
 
 
 def _norm_forward(self: Any, x: Tensor) -> Tensor:
@@ -115,7 +126,7 @@ def _norm_forward(self: Any, x: Tensor) -> Tensor:
 def _gated_forward(self: Any, x: Tensor) -> Tensor:
     gate, linear = self.wi_0(x), self.wi_1(x)
     if self.training and 0 < self.dropout.p < 1:
-        hidden = _apply(_GatedGelu, gate, linear, *kept_elements(gate, self.dropout.p, gate.dtype))
+        hidden = _apply(_GatedGelu, gate, linear, *kept_elements(gate, self.dropout.p))
     else:
         hidden = self.dropout(F.gelu(gate, approximate="tanh") * linear)
     if hidden.dtype != self.wo.weight.dtype and self.wo.weight.dtype.is_floating_point:
@@ -124,23 +135,35 @@ def _gated_forward(self: Any, x: Tensor) -> Tensor:
     return out
 
 
-def _lean_lora(layer: Any) -> None:
-    """Put each adapter's dropout and first matrix into one step."""
-    dtype = getattr(layer.get_base_layer(), "compute_dtype", None) or torch.float32
-    for name, dropout in layer.lora_dropout.items():
-        if type(dropout) is nn.Dropout and 0 < dropout.p < 1:
-            layer.lora_dropout[name] = nn.Identity()
-            first = layer.lora_A[name]
-            first.dropout_rate, first.input_dtype = dropout.p, dtype
-            _set_forward(first, _drop_linear_forward)
-
-
-def _drop_linear_forward(self: Any, x: Tensor) -> Tensor:
-    if not self.training:
-        return F.linear(x, self.weight)
-    kept, factor = kept_elements(x, self.dropout_rate, self.input_dtype)
-    out: Tensor = _apply(_DropLinear, x, self.weight, kept, factor, self.input_dtype)
+def _lora_forward(self: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """As PEFT's, in training; without its copies to the adapters' type and back."""
+    names = self.active_adapters
+    plain = self.training and not (self.disable_adapters or self.merged or args or kwargs)
+    alone = len(names) == 1 and names[0] in self.lora_A
+    if not plain or not alone or torch.is_autocast_enabled(x.device.type):
+        out: Tensor = type(self).forward(self, x, *args, **kwargs)
+        return out
+    (name,) = names
+    rate = getattr(self.lora_dropout[name], "p", 0.0)  # PEFT has an Identity for none
+    factor = self.scaling[name]
+    kept = None
+    if rate > 0:
+        kept, kept_factor = kept_elements(x, rate)
+        factor *= kept_factor
+    a, b = self.lora_A[name].weight, self.lora_B[name].weight
+    out = _apply(_LoraBranch, self.base_layer(x), x, a, b, kept, factor)
     return out
+
+
+def _is_plain_lora(layer: Any) -> bool:
+    """Whether all adapters of a layer are the LoRA of the paper, nothing more."""
+    dropouts = layer.lora_dropout.values()
+    return (
+        isinstance(layer.get_base_layer(), nn.Linear)
+        and not layer.lora_variant
+        and not any(layer.lora_bias.values())
+        and all(isinstance(d, nn.Identity) or 0 <= d.p < 1 for d in dropouts)
+    )
 
 
 def _set_forward(module: nn.Module, forward: Any) -> None:

@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -23,6 +24,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from detox_tune.errors import UserError
 from detox_tune.training.batches import LikeLengthSampler, parts_of_batch
 from detox_tune.training.collator import DetoxCollator, masked_rows
+from detox_tune.training.compiled import CompiledBlocks, backend_for
 from detox_tune.training.head import chunked_loss, without_head
 from detox_tune.training.losses import masked_cross_entropy, penalised_positions, toxic_penalty
 from detox_tune.training.masking import MaskStatistics
@@ -84,6 +86,8 @@ class DetoxTrainer(Trainer):
         self.mask_statistics = mask_statistics
         self.fast = fast
         self.token_budget = token_budget
+        backend = backend_for(self.args.device) if fast else None
+        self._blocks = CompiledBlocks(self._base, backend, self.args.per_device_train_batch_size)
         self._forbidden_ids = torch.tensor(
             sorted(set(forbidden_token_ids)), dtype=torch.long, device=self.args.device
         )
@@ -128,7 +132,7 @@ class DetoxTrainer(Trainer):
             outputs = None
             loss, terms_k = self._gathered_loss(model, inputs, positions)
         else:
-            outputs = self._forward(model, inputs)
+            outputs = model(**self._model_inputs(inputs))
             terms_k = self._terms(outputs.logits, positions)
             loss = terms_k @ self._term_weights(terms_k)
         if not torch.isfinite(loss):
@@ -140,27 +144,28 @@ class DetoxTrainer(Trainer):
         self, model: nn.Module, inputs: dict[str, Any], num_items_in_batch: Any = None
     ) -> Tensor:
         """As the Trainer's; a batch over the token budget goes through in parts."""
+        take = super().training_step
         losses = [
-            super(DetoxTrainer, self).training_step(model, part, num_items_in_batch)
+            self._blocks.step(partial(take, model, part, num_items_in_batch), part)
             for part in parts_of_batch(inputs, self.token_budget)
         ]
         return torch.stack(losses).sum()
 
-    def _forward(self, model: nn.Module, inputs: dict[str, Any]) -> Any:
+    def _model_inputs(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         # Without `labels` the model computes no loss of its own; what the decoder reads comes from
         # all labels, whatever the mask.
-        return model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            decoder_input_ids=self._base.prepare_decoder_input_ids_from_labels(inputs["labels"]),
-        )
+        return {
+            "input_ids": inputs["input_ids"],
+            "attention_mask": inputs["attention_mask"],
+            "decoder_input_ids": self._base.prepare_decoder_input_ids_from_labels(inputs["labels"]),
+        }
 
     def _gathered_loss(
         self, model: nn.Module, inputs: dict[str, Any], positions: _Positions
     ) -> tuple[Tensor, Tensor]:
         """Loss and terms from the positions that one of them reads, and no other."""
         with without_head(self._base) as head:
-            hidden_btd = self._forward(model, inputs).logits
+            hidden_btd = self._blocks.forward(model, self._model_inputs(inputs))
         read = positions.read()
         picked = positions.at(read)
 

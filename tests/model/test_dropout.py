@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -92,22 +93,70 @@ def test_neighbours_are_dropped_independently(distance: int) -> None:
         assert abs(correlation) < 4 / math.sqrt(MANY)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+# ------------------------------------------------------------------ the mask alone
+
+
+def mask(p: float, x: Tensor, seed: int | None = None) -> Tensor:
+    if seed is not None:
+        torch.manual_seed(seed)
+    return kept_elements(x, p)[0]
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (3, 7), (4, 0, 2)])
 @pytest.mark.parametrize("p", [1e-9, 0.05, 0.5, 1 - 1e-9])
-def test_the_mask_holds_ones_and_zeros_and_some_of_each_may_come(
-    p: float, dtype: torch.dtype
-) -> None:
-    kept, factor = kept_elements(torch.full((3, 7), torch.nan), p, dtype)
-    assert (kept.shape, kept.dtype) == ((3, 7), dtype)
-    assert set(kept.flatten().tolist()) <= {0.0, 1.0}
+def test_the_mask_is_bytes_of_ones_and_zeros(p: float, shape: tuple[int, ...]) -> None:
+    kept, factor = kept_elements(torch.full(shape, torch.nan), p)
+    assert (kept.shape, kept.dtype, kept.device.type) == (shape, torch.uint8, "cpu")
+    assert set(kept.flatten().tolist()) <= {0, 1}
     dropped = min(max(round(p * VALUES), 1), VALUES - 1)
     assert factor == VALUES / (VALUES - dropped)
 
 
-def test_the_mask_of_a_seed_is_the_same_in_every_type() -> None:
-    masks = []
-    for dtype in (torch.float32, torch.bfloat16, torch.float64):
-        torch.manual_seed(3)
-        masks.append(kept_elements(torch.empty(999), 0.3, dtype)[0].double())
-    assert torch.equal(masks[0], masks[1])
-    assert torch.equal(masks[0], masks[2])
+@pytest.mark.parametrize(("p", "rarely"), [(1e-9, 0), (1 - 1e-9, 1)])
+def test_at_the_least_and_the_greatest_rate_some_of_each_come(p: float, rarely: int) -> None:
+    found = (mask(p, torch.empty(MANY), seed=0) == rarely).sum().item()
+    expected = MANY / VALUES
+    assert abs(found - expected) < 3 * math.sqrt(expected)  # not none
+
+
+def test_another_device_draws_its_mask_itself() -> None:
+    x, state = torch.empty(3, 7, device="meta"), torch.get_rng_state()
+    kept, factor = kept_elements(x, 0.25)
+    assert (kept.shape, kept.dtype, kept.device) == (x.shape, torch.uint8, x.device)
+    assert factor == 4 / 3  # nothing is rounded there
+    assert BitDropout(0.25)(x).device == x.device
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_the_mask_of_a_seed_is_the_same_whatever_the_input_s_type_and_layout() -> None:
+    inputs = [torch.empty(9, 111, dtype=dtype) for dtype in (torch.bfloat16, torch.float64)]
+    inputs += [torch.empty(111, 9).T, torch.empty(1).expand(9, 111)]
+    expected = mask(0.3, torch.empty(9, 111), seed=3)
+    assert 0 < expected.sum() < expected.numel()
+    assert all(torch.equal(mask(0.3, x, seed=3), expected) for x in inputs)
+    assert not torch.equal(mask(0.3, inputs[0], seed=4), expected)
+
+
+def test_torch_s_generator_alone_decides_and_moves_on() -> None:
+    """What a checkpoint restores for PyTorch is enough to get the same masks again."""
+    x, torchs = torch.empty(999), torch.get_rng_state()
+    np.random.seed(1)
+    first, second = mask(0.5, x), mask(0.5, x)
+    torch.set_rng_state(torchs)
+    np.random.seed(2)
+    assert torch.equal(mask(0.5, x), first)
+    assert torch.equal(mask(0.5, x), second)
+    assert not torch.equal(first, second)
+    assert np.random.random() == np.random.RandomState(2).random()  # nor does it draw from numpy's
+
+
+def test_one_mask_says_nothing_about_the_next() -> None:
+    """Each has a numpy generator of its own, whose first numbers must be as random as the rest."""
+    torch.manual_seed(0)
+    calls, elements = 5_000, 8
+    kept = torch.stack([mask(0.25, torch.empty(elements)) for _ in range(calls)]).double()
+    deviation = math.sqrt(0.25 * 0.75 / calls)
+    assert ((kept.mean(0) - 0.75).abs() < 4 * deviation).all()
+    one, other = kept[:-1] - kept.mean(0), kept[1:] - kept.mean(0)
+    correlation = (one * other).mean(0) / kept.var(0)
+    assert (correlation.abs() < 4 / math.sqrt(calls)).all()

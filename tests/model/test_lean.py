@@ -79,13 +79,13 @@ def normal(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Te
 
 def some_kept(*shape: int) -> Tensor:
     generator = torch.Generator().manual_seed(9)
-    kept = (torch.rand(*shape, generator=generator) < 0.7).double()
+    kept = (torch.rand(*shape, generator=generator) < 0.7).to(torch.uint8)
     assert 0 < kept.sum() < kept.numel()
     return kept
 
 
-def nothing_dropped(x: Tensor, p: float, dtype: torch.dtype) -> tuple[Tensor, float]:
-    return torch.ones(x.shape, dtype=dtype), 1.0
+def nothing_dropped(x: Tensor, p: float) -> tuple[Tensor, float]:
+    return torch.ones(x.shape, dtype=torch.uint8), 1.0
 
 
 # ------------------------------------------------------------------ whole models
@@ -125,7 +125,7 @@ def test_logits_in_evaluation_are_the_untouched_model_s(kind: str) -> None:
 def test_the_backward_pass_has_the_forward_pass_s_masks(kind: str) -> None:
     model = tiny_model(kind, 0.25).train()
     make_lean(model)
-    model.double()  # norms and what adapters keep stay float32
+    model.double()  # norms compute in float32
     loss, gradients = loss_and_gradients(model)
     again, same = loss_and_gradients(model)
     assert torch.equal(loss, again)
@@ -173,16 +173,9 @@ def test_weights_names_and_modes_stay(kind: str) -> None:
     assert all(torch.equal(after[name], weight) for name, weight in weights.items())
     assert {name: weight.requires_grad for name, weight in model.named_parameters()} == trained
     modules = dict(model.named_modules())
-    expected_modes = {n: mode for n, mode in modes.items() if "lora_dropout." not in n}
-    assert {n: modules[n].training for n in expected_modes} == expected_modes
+    assert {name: module.training for name, module in modules.items()} == modes
     assert not any(type(module) is nn.Dropout for module in modules.values())
-    for name, rate in dropouts.items():
-        if "lora_dropout" in name:
-            assert type(modules[name]) is nn.Identity
-            assert modules[name.replace("lora_dropout", "lora_A")].dropout_rate == rate
-        else:
-            assert type(modules[name]) is BitDropout
-            assert modules[name].p == rate
+    assert {n: m.p for n, m in modules.items() if type(m) is BitDropout} == dropouts != {}
 
 
 def own_forwards(model: nn.Module) -> dict[str, Any]:
@@ -209,12 +202,10 @@ def test_a_second_time_changes_nothing_more() -> None:
     model = tiny_model("mT5", 0.25).train()
     make_lean(model)
     modules, forwards = dict(model.named_modules()), own_forwards(model)
-    rates = [layer.dropout_rate for layer in model.modules() if hasattr(layer, "dropout_rate")]
     loss, gradients = loss_and_gradients(model)
     make_lean(model)
     assert dict(model.named_modules()) == modules
     assert own_forwards(model) == forwards
-    assert [m.dropout_rate for m in model.modules() if hasattr(m, "dropout_rate")] == rates
     assert model.get_base_model().config._attn_implementation == "detox_lean"
     again, same = loss_and_gradients(model)
     assert torch.equal(again, loss)
@@ -246,42 +237,6 @@ def test_unloaded_adapters_leave_the_base_as_it_was() -> None:
 
 
 # ------------------------------------------------------------------ the three functions
-
-
-def test_gated_gelu_is_its_formula_and_has_its_gradients() -> None:
-    gate, linear, kept = normal(3, 4, 5), normal(3, 4, 5, seed=1), some_kept(3, 4, 5)
-
-    def apply(gate: Tensor, linear: Tensor) -> Tensor:
-        result: Tensor = lean._apply(lean._GatedGelu, gate, linear, kept, 1.5)
-        return result
-
-    activated = nn.functional.gelu(gate, approximate="tanh")
-    torch.testing.assert_close(apply(gate, linear), activated * linear * kept * 1.5)
-    assert torch.autograd.gradcheck(apply, (gate, linear))
-
-
-@pytest.mark.parametrize("shape", [(3, 4, 5), (7, 5)])
-def test_drop_linear_is_its_formula_and_has_its_gradients(shape: tuple[int, ...]) -> None:
-    x, weight, kept = normal(*shape), normal(2, 5, seed=1), some_kept(*shape)
-
-    def apply(x: Tensor, weight: Tensor) -> Tensor:
-        dtype = torch.float64
-        result: Tensor = lean._apply(lean._DropLinear, x, weight, kept, 1.5, dtype)
-        return result
-
-    torch.testing.assert_close(apply(x, weight), (x * kept * 1.5) @ weight.T)
-    assert torch.autograd.gradcheck(apply, (x, weight))
-
-
-def test_drop_linear_keeps_its_input_in_the_base_s_type() -> None:
-    x = normal(3, 4, 5, dtype=torch.bfloat16).detach().float().requires_grad_()
-    weight, kept = normal(2, 5, seed=1, dtype=torch.float32), some_kept(3, 4, 5).bfloat16()
-    gradients = []
-    for dtype in (torch.bfloat16, torch.float32):  # x holds no more than bfloat16 does
-        out = lean._apply(lean._DropLinear, x, weight, kept, 1.5, dtype)
-        assert out.dtype == torch.float32
-        gradients.append(torch.autograd.grad(out.sin().sum(), (x, weight)))
-    assert all(torch.equal(a, b) for a, b in zip(*gradients, strict=True))
 
 
 def norm_and_gradient(
@@ -328,3 +283,141 @@ def test_a_trained_norm_stays_transformers_and_gets_its_gradient() -> None:
     norm(normal(3, 32, dtype=torch.float32)).sum().backward()
     assert norm.weight.grad is not None
     assert norm.weight.grad.any()
+
+
+def gated_gelu(gate: Tensor, linear: Tensor, kept: Tensor, factor: float) -> Tensor:
+    return nn.functional.gelu(gate, approximate="tanh") * linear * kept * factor
+
+
+def lora_branch(
+    given: Tensor, x: Tensor, a: Tensor, b: Tensor, kept: Tensor | None, factor: float
+) -> Tensor:
+    return given + factor * ((x if kept is None else x * kept) @ a.T @ b.T)
+
+
+LORA = (lean._LoraBranch, lora_branch)
+
+
+@pytest.mark.parametrize(
+    ("function", "formula", "shapes", "mask"),
+    [
+        (lean._GatedGelu, gated_gelu, [(3, 4, 5), (3, 4, 5)], (3, 4, 5)),
+        (*LORA, [(3, 4, 6), (3, 4, 5), (2, 5), (6, 2)], (3, 4, 5)),
+        (*LORA, [(3, 4, 6), (3, 4, 5), (2, 5), (6, 2)], None),
+        (*LORA, [(7, 6), (7, 5), (2, 5), (6, 2)], (7, 5)),
+        (*LORA, [(7, 6), (7, 5), (2, 5), (6, 2)], None),
+    ],
+)
+def test_a_function_is_its_formula_and_has_its_gradients(
+    function: Any, formula: Any, shapes: list[tuple[int, ...]], mask: tuple[int, ...] | None
+) -> None:
+    tensors = [normal(*shape, seed=seed) for seed, shape in enumerate(shapes)]
+    before = [tensor.detach().clone() for tensor in tensors]
+    kept = None if mask is None else some_kept(*mask)
+
+    def apply(*tensors: Tensor) -> Tensor:
+        result: Tensor = lean._apply(function, *tensors, kept, 1.5)
+        return result
+
+    torch.testing.assert_close(apply(*tensors), formula(*tensors, kept, 1.5))
+    assert torch.autograd.gradcheck(apply, tensors)
+    assert all(torch.equal(one, other) for one, other in zip(tensors, before, strict=True))
+
+
+# ------------------------------------------------------------------ a LoRA layer
+
+
+def lora_layer(dtype: torch.dtype = torch.float32, **changes: Any) -> Any:
+    """PEFT's layer alone, in training, B as after some steps; its factor 4 rounds nothing."""
+    settings: Any = {"r": 2, "lora_alpha": 8, "init_lora_weights": False, "target_modules": ["0"]}
+    torch.manual_seed(0)
+    base: Any = nn.Sequential(nn.Linear(5, 6)).to(dtype)
+    adapted: Any = get_peft_model(base, LoraConfig(**(settings | changes)))
+    return adapted.base_model.model[0].train()
+
+
+def outcome(layer: Any, x: Tensor, **arguments: Any) -> list[Tensor]:
+    """Output, and gradients of all adapters and, where it wants one, of the input."""
+    torch.manual_seed(1)
+    out = layer(x, **arguments)
+    sources = [y for y in (*layer.parameters(), x) if y.requires_grad]
+    return [out, *torch.autograd.grad(out.sin().sum(), sources, materialize_grads=True)]
+
+
+@pytest.fixture
+def rates(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What LoRA layers ask a dropout for, that drops nothing."""
+    asked: list[float] = []
+
+    def noted(x: Tensor, p: float) -> tuple[Tensor, float]:
+        asked.append(p)
+        return nothing_dropped(x, p)
+
+    monkeypatch.setattr(lean, "kept_elements", noted)
+    return asked
+
+
+@pytest.mark.parametrize("wants_gradient", [True, False], ids=["inner layer", "first layer"])
+@pytest.mark.parametrize("rate", [0.0, 0.25])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_lora_layer_is_peft_s_where_nothing_is_dropped(
+    rates: list[float], dtype: torch.dtype, rate: float, wants_gradient: bool
+) -> None:
+    """Rounded once to the base's type; adapters stay float32, and so do their gradients."""
+    x = normal(3, 4, 5).detach().to(dtype).requires_grad_(wants_gradient)
+    untouched, layer = lora_layer(dtype), lora_layer(dtype, lora_dropout=rate)
+    make_lean(layer)
+    found, expected = outcome(layer, x), outcome(untouched, x)
+    assert rates == [rate] * (rate > 0)
+    types = [dtype, torch.float32, torch.float32] + [dtype] * wants_gradient
+    assert [y.dtype for y in found] == types
+    assert torch.equal(found[0], expected[0])
+    for one, other in zip(found[1:], expected[1:], strict=True):
+        close = 1e-5 if one.dtype == torch.float32 else 2**-7
+        torch.testing.assert_close(one, other, rtol=close, atol=close)
+
+
+OTHERWISE: dict[str, Callable[[Any], Any]] = {
+    "evaluation": lambda layer: layer.eval(),
+    "disabled": lambda layer: layer.enable_adapters(False),
+    "merged": lambda layer: layer.merge(),
+    "two adapters": lambda layer: layer.set_adapter(["default", "other"]),
+    "autocast": lambda layer: None,
+    "a name for each sentence": lambda layer: None,
+}
+
+
+@pytest.mark.parametrize("case", OTHERWISE)
+def test_otherwise_a_lora_layer_is_peft_s_own(rates: list[float], case: str) -> None:
+    layer, x = lora_layer(lora_dropout=0.25), normal(3, 4, 5, dtype=torch.float32)
+    layer.update_layer("other", 3, 6, LoraConfig(init_lora_weights=False, lora_dropout=0.25))
+    make_lean(layer)
+    OTHERWISE[case](layer)
+    names = {"adapter_names": ["default", "__base__", "other"]} if "name" in case else {}
+    with torch.autocast("cpu", torch.bfloat16, enabled=case == "autocast"):
+        found = outcome(layer, x, **names)
+        del layer.forward  # the class's own is left
+        expected = outcome(layer, x, **names)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+    assert rates == []
+
+
+def test_a_lora_layer_drops_from_its_adapter_s_input_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, kept = normal(3, 4, 5), some_kept(3, 4, 5)
+    layer = lora_layer(torch.float64, lora_dropout=0.25)
+    make_lean(layer)
+    monkeypatch.setattr(lean, "kept_elements", lambda x, p: (kept, 1.5))
+    a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
+    expected = lora_branch(layer.base_layer(x), x, a, b, kept, 4 * 1.5)
+    torch.testing.assert_close(layer(x), expected)
+
+
+PLAIN: list[dict[str, Any]] = [{}, {"lora_dropout": 0.25}, {"use_rslora": True}]
+NOT_PLAIN: list[dict[str, Any]] = [{"lora_dropout": 1.0}, {"use_dora": True}, {"lora_bias": True}]
+
+
+@pytest.mark.parametrize("changes", PLAIN + NOT_PLAIN, ids=str)
+def test_only_a_plain_lora_layer_s_forward_is_swapped(changes: dict[str, Any]) -> None:
+    layer = lora_layer(**changes)
+    make_lean(layer)
+    assert own_forwards(layer) == ({"": lean._lora_forward} if changes in PLAIN else {})
