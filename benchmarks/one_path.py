@@ -39,6 +39,8 @@ class Spec(BaseModel):
 
     path: str
     """`stock` or `fast`."""
+    prepared: bool = False
+    """Whether the stock path prepares the base as PEFT's guide says."""
     checkpoint: str
     quantized: bool = True
     device: str = "cpu"
@@ -124,7 +126,11 @@ def main() -> None:
         arguments = _arguments(spec, folder)
         if spec.path == "stock":
             model = stock_model(
-                spec.checkpoint, TARGETS["first"], quantized=spec.quantized, device=spec.device
+                spec.checkpoint,
+                TARGETS["first"],
+                quantized=spec.quantized,
+                device=spec.device,
+                prepared=spec.prepared,
             )
             trainer: Any = stock_trainer(model, arguments, rows, Turn(spec))
         else:

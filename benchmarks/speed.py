@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import date
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -75,16 +76,19 @@ def step_rows(bases: dict[str, Path], options: argparse.Namespace) -> Iterator[R
     """A training step: seconds, and memory beyond the weights."""
     for shape, folder in bases.items():
         for pairs in options.pairs:
-            for mask in ("none", "toxic_only"):
+            guide = shape == "mt5-base" and pairs == min(options.pairs)
+            for mask, prepared in product(("none", "toxic_only"), (False, True)[: 1 + guide]):
                 name = f"training step, {shape}, {pairs} pairs of 32+32 tokens, {mask}"
-                seconds, last = steps_in_turn(folder, pairs, mask, options)
+                name += ", stock prepared by PEFT's guide" if prepared else ""
+                seconds, last = steps_in_turn(folder, pairs, mask, options, prepared=prepared)
                 yield Row(name, "s", *(statistics.median(s) for s in seconds))
                 yield Row(f"{name}: memory", "MiB", *(end["peak_bytes"] / 2**20 for end in last))
-                PROFILES[name] = [end["profile"] for end in last]
+                if not prepared:
+                    PROFILES[name] = [end["profile"] for end in last]
 
 
 def steps_in_turn(
-    checkpoint: Path, pairs: int, mask: str, options: argparse.Namespace
+    checkpoint: Path, pairs: int, mask: str, options: argparse.Namespace, *, prepared: bool
 ) -> tuple[list[list[float]], list[dict[str, Any]]]:
     """Seconds of the steps, and last words, of stock and fast; first and last step don't count."""
     spec = {
@@ -95,8 +99,9 @@ def steps_in_turn(
         "kept": KEPT,
         "steps": 2 + options.repeats,
     }
-    with path_process(path="stock", **spec) as stock, path_process(path="fast", **spec) as fast:
-        both = (stock, fast)
+    stock = path_process(path="stock", prepared=prepared, **spec)
+    with stock as one, path_process(path="fast", **spec) as other:
+        both = (one, other)
         for process in both:
             heard(process)  # ready
         seconds = [[step(process) for process in both] for _ in range(1 + options.repeats)]

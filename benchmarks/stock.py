@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from peft import LoraConfig, TaskType, get_peft_model
+from peft import LoraConfig, TaskType, get_peft_model, prepare_model_for_kbit_training
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from transformers import (
@@ -23,11 +23,13 @@ from transformers import (
 )
 
 
-def stock_model(folder: str, targets: Sequence[str], *, quantized: bool, device: str) -> Any:
+def stock_model(
+    folder: str, targets: Sequence[str], *, quantized: bool, device: str, prepared: bool = False
+) -> Any:
     """A base with fresh adapters, loaded as PEFT's QLoRA guide says.
 
-    Without `prepare_model_for_kbit_training`, which would turn embedding and head into float32 and
-    make the recipe slower still.
+    Unless `prepared`, without that guide's `prepare_model_for_kbit_training`: it turns embedding
+    and head into float32 and makes the recipe slower still.
     """
     options: dict[str, Any] = {"dtype": torch.float32}
     if quantized:
@@ -40,6 +42,8 @@ def stock_model(folder: str, targets: Sequence[str], *, quantized: bool, device:
         if hasattr(module, "support_avx512bf16_for_cpu"):  # or training breaks after an evaluation
             module.support_avx512bf16_for_cpu = False
     model.requires_grad_(False)
+    if prepared:
+        model = prepare_model_for_kbit_training(model, use_gradient_checkpointing=False)
     model.enable_input_require_grads()  # checkpointing needs an input that wants a gradient
     lora = LoraConfig(
         task_type=TaskType.SEQ_2_SEQ_LM,
