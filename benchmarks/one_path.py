@@ -195,7 +195,7 @@ def _kept_ids(spec: Spec) -> tuple[int, ...]:
 def _arguments(spec: Spec, folder: str) -> TrainingArguments:
     return TrainingArguments(
         output_dir=folder,
-        max_steps=spec.steps,
+        num_train_epochs=spec.steps,  # of one step each; with `max_steps` a GPU would not compile
         per_device_train_batch_size=spec.pairs,
         learning_rate=1e-3,
         save_strategy="no",

@@ -149,6 +149,8 @@ def search_rows(folder: Path, options: argparse.Namespace) -> Iterator[Row]:
     steps = options.search_steps
     whole = {"steps": steps, "grace_steps": steps, "collapse_grace": steps, "eval_every": 45}
     space |= whole | {"trials": options.trials, "sampler": "random", "max_copy_rate": 1.0}
+    if options.device.startswith("cuda"):
+        space["gpus_per_trial"] = 0.125
     file = folder / "speed.yaml"
     file.write_text(yaml.safe_dump(space), encoding="utf-8")
     commands = (

@@ -20,6 +20,10 @@ from torch import Tensor, nn
 _BUCKET = 32  # tokens: a GPU pads for less than a further bucket costs to compile
 _GRAPHS = 64  # of all buckets, four each; longer sentences than that run as they are
 
+# Compiling takes a minute, whatever the model; a block saves a millisecond or two a step. Both are
+# estimates: no GPU has measured it yet.
+_LEAST_BLOCK_STEPS = 10_000
+
 log = logging.getLogger(__name__)
 
 
@@ -35,13 +39,15 @@ class CompiledBlocks:
         model: of the T5 family, or a PEFT model around one.
         backend: of `torch.compile`; None never compiles.
         rows: of a whole batch; others, at the end of an epoch, are too few to compile for.
+        steps: that the training takes, below 1 if not known; too few are not worth compiling for.
     """
 
-    def __init__(self, model: Any, backend: Any, rows: int) -> None:
+    def __init__(self, model: Any, backend: Any, rows: int, steps: int) -> None:
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         self._blocks = [*base.encoder.block, *base.decoder.block]
         self._trained = [weight for weight in base.parameters() if weight.requires_grad]
-        self._backend = backend
+        pays = steps < 1 or steps * len(self._blocks) >= _LEAST_BLOCK_STEPS
+        self._backend: Any = backend if pays else None
         self._rows = rows
         self._proved: set[int] = set()
 

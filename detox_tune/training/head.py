@@ -38,6 +38,11 @@ def without_head(model: Any) -> Iterator[nn.Linear]:
         base.lm_head = head
 
 
+def head_is_trained(model: Any) -> bool:
+    """Whether the head of a model is trained itself, and not frozen."""
+    return any(weight.requires_grad for weight in model.get_output_embeddings().parameters())
+
+
 def chunked_loss(
     hidden_nd: Tensor,
     head: nn.Linear,

@@ -25,7 +25,7 @@ from detox_tune.errors import UserError
 from detox_tune.training.batches import LikeLengthSampler, parts_of_batch
 from detox_tune.training.collator import DetoxCollator, masked_rows
 from detox_tune.training.compiled import CompiledBlocks, backend_for
-from detox_tune.training.head import chunked_loss, without_head
+from detox_tune.training.head import chunked_loss, head_is_trained, without_head
 from detox_tune.training.losses import masked_cross_entropy, penalised_positions, toxic_penalty
 from detox_tune.training.masking import MaskStatistics
 from detox_tune.training.refusals import check_arguments, check_settings
@@ -87,7 +87,8 @@ class DetoxTrainer(Trainer):
         self.fast = fast
         self.token_budget = token_budget
         backend = backend_for(self.args.device) if fast else None
-        self._blocks = CompiledBlocks(self._base, backend, self.args.per_device_train_batch_size)
+        rows, steps = self.args.per_device_train_batch_size, self.args.max_steps
+        self._blocks = CompiledBlocks(self._base, backend, rows, steps)
         self._forbidden_ids = torch.tensor(
             sorted(set(forbidden_token_ids)), dtype=torch.long, device=self.args.device
         )
@@ -128,7 +129,7 @@ class DetoxTrainer(Trainer):
         of_step = model.training and isinstance(num_items_in_batch, Tensor)
         counts = cast(Tensor, num_items_in_batch) if of_step else own_counts
         positions = _Positions(inputs["labels"], trained_bt, penalised_bt, counts.clamp(min=1))
-        if self.fast and model.training and not return_outputs and not _is_trained(self._base):
+        if self.fast and model.training and not return_outputs and not head_is_trained(self._base):
             outputs = None
             loss, terms_k = self._gathered_loss(model, inputs, positions)
         else:
@@ -346,8 +347,3 @@ def build_trainer(
         fast=fast,
         token_budget=token_budget,
     )
-
-
-def _is_trained(model: Any) -> bool:
-    """Whether the head itself is trained."""
-    return any(weight.requires_grad for weight in model.get_output_embeddings().parameters())
