@@ -49,8 +49,8 @@ ABOUT = """\
 `loss` and `gradient` are those of one batch under the same trained adapter, without dropout: of all
 tokens, of the cut ones, and the angle between the two gradients as its cosine. `j`, on the test
 split: of an adapter trained and asked with all tokens; trained and asked with the cut ones; trained
-with the cut ones and asked with all. `other outputs`: of the last two, how many outputs
-differ, which is where the full head chose a token that the cut one does not have.
+with the cut ones and asked with all. `other outputs`: of the last two, how many outputs differ:
+there the full head chose a token that the cut one lacks.
 """
 
 
@@ -67,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Build the base, run each trial twice, write the page."""
     options = _parser().parse_args(arguments)
     quiet_environment()
+    code = commit()  # before minutes pass in which it may change
     overrides = {"data": str(options.pairs), "lexicon": str(options.lexicon)}
     cut, _ = load_space(SPACE, overrides | {"steps": options.steps})
     corpus = load_corpus(cut)
@@ -82,7 +83,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         trial = TrialConfig(**SETTINGS | changes)
         rows.append([name, *compared(trial, {"full": full, "cut": cut}, tasks, corpus)])
         print(" | ".join(rows[-1]), flush=True)
-    write_text(options.out, page(rows, tasks, corpus, options))
+    write_text(options.out, page(rows, tasks, corpus, options, code))
     return 0
 
 
@@ -200,6 +201,7 @@ def page(
     tasks: Mapping[str, Task],
     corpus: Corpus,
     options: argparse.Namespace,
+    code: str,
 ) -> str:
     """The page as markdown."""
     vocabulary = tasks["cut"].vocabulary
@@ -212,7 +214,7 @@ def page(
     head = ["trial", "loss, all", "cut", "gradient, all", "cut", "cosine"]
     head += ["j, all", "cut", "cut, asked with all", "other outputs"]
     return (
-        f"# What the vocabulary cut changes\n\n`{command}`,\ncommit {commit()}, {date.today()}.\n\n"
+        f"# What the vocabulary cut changes\n\n`{command}`,\ncommit {code}, {date.today()}.\n\n"
         f"A pocket base of {options.pieces} tokens for {len(corpus.splits.train)} English training "
         f"pairs and {options.texts_each} texts in each of many languages; the cut keeps "
         f"{len(vocabulary.kept)}. Trials of {options.steps} steps, one seed; "

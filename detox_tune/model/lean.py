@@ -69,16 +69,15 @@ class _GatedGelu(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, gate: Tensor, linear: Tensor, kept: Tensor, factor: float) -> Tensor:
-        activated = F.gelu(gate, approximate="tanh")  # kept, too: it is slow on a CPU
-        ctx.save_for_backward(gate, activated, linear, kept)
+        ctx.save_for_backward(gate, linear, kept)
         ctx.factor = factor
-        return (activated * linear).mul_(kept).mul_(factor)
+        return F.gelu(gate, approximate="tanh").mul_(linear).mul_(kept).mul_(factor)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:
-        gate, activated, linear, kept = ctx.saved_tensors
+        gate, linear, kept = ctx.saved_tensors
         inner = (gradient * kept).mul_(ctx.factor)
-        to_linear = activated * inner
+        to_linear = F.gelu(gate, approximate="tanh").mul_(inner)
         to_gate = torch.ops.aten.gelu_backward(inner.mul_(linear), gate, approximate="tanh")
         return to_gate, to_linear, None, None
 
