@@ -115,8 +115,7 @@ def compared(
     }
     (full_loss, full_gradient), (cut_loss, cut_gradient) = batch["full"], batch["cut"]
     cosine = torch.cosine_similarity(full_gradient, cut_gradient, dim=0).item()
-    with_adapter = on_base(trial, searches["full"], tasks["full"])
-    with with_adapter as (model, tokenizer):
+    with on_base(trial, searches["full"], tasks["full"]) as (model, tokenizer):
         set_peft_model_state_dict(model, runs["cut"].adapter)
         on_full = outputs(model, tokenizer, trial, searches["full"], corpus)
     scores = [
