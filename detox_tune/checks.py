@@ -32,10 +32,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from detox_tune.tuning.space_file import load_space
 
     config, space = load_space(options.space, overrides(options))
-    console = Console()
+    console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
-    results = run_checks(config, space, console, Console(stderr=True))
+    log = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    results = run_checks(config, space, console, log)
     show(results, console)
     return 1 if any(result.status == "fail" for result in results) else 0
 
@@ -48,21 +49,20 @@ def run_checks(
     Raises:
         UserError: what the search itself would refuse as bad input.
     """
-    from detox_tune.tuning.checks.cheap import cheap_checks
-    from detox_tune.tuning.checks.full import corpus_check, model_checks
-    from detox_tune.tuning.checks.masks import all_masks, trials_to_check
-    from detox_tune.tuning.dry_run import show_masks
-    from detox_tune.tuning.prepare import build_base_with_progress, describe_data
+    from detox_tune.tuning.base import find_base
+    from detox_tune.tuning.checks.masks import all_masks, marked_pairs, trials_to_check
+    from detox_tune.tuning.checks.quick import quick_checks
+    from detox_tune.tuning.checks.thorough import base_checks, corpus_check
     from detox_tune.tuning.task import build_task
 
     corpus, results = corpus_check(config)
-    describe_data(corpus, log)
-    base = build_base_with_progress(config, corpus, log)
+    log.print(corpus.report())
+    base = find_base(config, corpus, log)
     task = build_task(config, corpus, base, task_prefixes=space.task_prefixes())
-    show_masks(task, all_masks(trials_to_check(space)), console)
-    results += cheap_checks(config, space, task)
+    console.print(marked_pairs(task, all_masks(trials_to_check(space))), soft_wrap=True)
+    results += quick_checks(config, space, task)
     with log.status("checking") as status:
-        results += model_checks(config, space, task, status.update)
+        results += base_checks(config, space, task, status.update)
     return results
 
 
@@ -82,7 +82,7 @@ def show(results: Sequence[CheckResult], console: Console) -> None:
         table.add_row(Text(result.status, style=_COLOURS[result.status]), result.name, seen)
     console.print(table)
     counts = Counter(result.status.value for result in results)
-    console.print(", ".join(f"{counts[status]} {status}" for status in _COLOURS), highlight=False)
+    console.print(", ".join(f"{counts[status]} {status}" for status in _COLOURS))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -6,9 +6,9 @@ trials of a search share. Both refuse unknown names, and settings that nothing w
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Collection, Mapping
-from typing import Annotated, Any, Literal, Self, TypeVar
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -21,25 +21,34 @@ from pydantic import (
     model_validator,
 )
 
-from detox_tune.errors import UserError
+from detox_tune.errors import UserError, nearest
 
 LoraApproach = Literal["first", "second"]
 MaskStrategy = Literal["none", "toxic_only", "toxic_context", "inverse_toxic"]
 MaskAnchor = Literal["edits", "labels"]
+MASK_STRATEGIES: tuple[MaskStrategy, ...] = get_args(MaskStrategy)
+"""Trained label positions: all; toxic ones; those and their neighbours; all but toxic words."""
+MASK_ANCHORS: tuple[MaskAnchor, ...] = get_args(MaskAnchor)
+"""A position is toxic if it answers a toxic span of the source or lies in one of the reference
+(`edits`), or if it lies in one of the reference (`labels`)."""
+TrainerName = Literal["original", "toxic_penalty_v1", "toxic_mask_v1"]
+"""Cross-entropy; that plus gamma x toxic penalty; masked cross-entropy plus gamma x penalty."""
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 
-READ_WITH_STRATEGY: dict[str, frozenset[str]] = {
-    "context_window": frozenset({"toxic_context"}),
-    "mask_anchor": frozenset({"toxic_only", "toxic_context"}),
-}
-"""Settings that only some mask strategies read, and which."""
 
-_DEFAULT_WHERE_READ = {"context_window": 2, "mask_anchor": "edits"}
+@dataclass(frozen=True)
+class ReadWith:
+    """Marks a setting that only some mask strategies read, and holds its default there."""
+
+    strategies: tuple[MaskStrategy, ...]
+    default: Any
 
 
 class _Settings(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
+    )
 
 
 S = TypeVar("S", bound=BaseModel)
@@ -54,10 +63,14 @@ class TrialConfig(_Settings):
     """Text put before every source sentence; empty for none."""
     mask_strategy: MaskStrategy = "none"
     """Label positions that are trained: all, toxic ones, those and neighbours, all but toxic."""
-    mask_anchor: MaskAnchor | None = None
+    mask_anchor: Annotated[
+        MaskAnchor | None, ReadWith(("toxic_only", "toxic_context"), default="edits")
+    ] = None
     """What makes a position toxic: `edits` (default) or `labels` alone; read by toxic_* masks."""
-    context_window: Annotated[int, Field(ge=1)] | None = None
-    """Neighbours (tokens) trained on either side; only read by mask_strategy toxic_context."""
+    context_window: Annotated[
+        Annotated[int, Field(ge=1)] | None, ReadWith(("toxic_context",), default=2)
+    ] = None
+    """Neighbours (tokens) trained on either side, 2 by default; read by mask toxic_context."""
     gamma: NonNegativeFloat = 0.0
     """Weight of the toxic penalty in the loss; 0 leaves it out."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
@@ -76,21 +89,30 @@ class TrialConfig(_Settings):
         if not isinstance(values, Mapping):
             return values
         filled = dict(values)
-        strategy = filled.get("mask_strategy", cls.model_fields["mask_strategy"].default)
-        for name, strategies in READ_WITH_STRATEGY.items():
-            if strategy in strategies:
+        strategy = str(filled.get("mask_strategy", cls.model_fields["mask_strategy"].default))
+        for name, rule in READ_WITH.items():
+            if strategy in rule.strategies:
                 if filled.get(name) is None:
-                    filled[name] = _DEFAULT_WHERE_READ[name]
+                    filled[name] = rule.default
             elif filled.get(name) is not None:
-                raise UserError(unread_setting(name, filled[name], str(strategy)))
+                raise UserError(unread_setting(name, filled[name], strategy))
         return filled
 
     @property
-    def trainer_name(self) -> str:
-        """The trainer that serves these settings: see `detox_tune.training.trainer`."""
+    def trainer_name(self) -> TrainerName:
+        """The simplest trainer that reads these settings."""
         if self.mask_strategy != "none":
             return "toxic_mask_v1"
         return "toxic_penalty_v1" if self.gamma > 0 else "original"
+
+
+READ_WITH: dict[str, ReadWith] = {
+    name: rule
+    for name, field in TrialConfig.model_fields.items()
+    for rule in field.metadata
+    if isinstance(rule, ReadWith)
+}
+"""The settings of a trial that only some mask strategies read."""
 
 
 class SearchConfig(_Settings):
@@ -132,16 +154,17 @@ class SearchConfig(_Settings):
     """`pocket`, or a T5-family checkpoint by hub name or path."""
     quantization: Literal["nf4", "none"] = "nf4"
     """nf4: 4-bit base weights with bfloat16 compute (QLoRA); none: full precision float32."""
-    fast: bool = True
-    """The fast path: the same numbers in less time; False takes every step as stock tools do."""
     vocabulary: Literal["cut", "full"] = "cut"
-    """cut: trials train without the tokens that the data never need; only read with `fast`."""
+    """cut: trials train without the tokens that the data never need; full: with all tokens."""
     token_budget: PositiveInt = 16384
     """Padded tokens of one forward pass; a larger batch goes through in parts, same step."""
     pocket_steps: PositiveInt = 800
     """Optimiser steps of the pocket base's pre-training."""
     pocket_vocabulary: Annotated[int, Field(ge=200, le=32000)] = 1000
     """Pieces of the pocket base's SentencePiece model."""
+
+    scorers: Literal["embedded", "official"] = "embedded"
+    """What scores outputs: models fitted on the training split, or the official ones (PAN)."""
 
     trials: PositiveInt = 12
     """Settings to try."""
@@ -202,17 +225,11 @@ class SearchConfig(_Settings):
 
 def unread_setting(name: str, value: object, strategy: str) -> str:
     """The line that refuses a setting which the given mask strategy does not read."""
-    readers = " or ".join(sorted(READ_WITH_STRATEGY[name]))
+    readers = " or ".join(READ_WITH[name].strategies)
     return (
         f"{name}={value!r} is only read with mask_strategy {readers}, but got mask_strategy "
         f"{strategy}: remove it, or in a space add `when: {{mask_strategy: {readers}}}`"
     )
-
-
-def nearest(name: str, valid: Collection[str]) -> str:
-    """A hint with the valid name nearest to a wrong one, or with all valid names."""
-    close = difflib.get_close_matches(name, sorted(valid), n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(sorted(valid))}"
 
 
 def validated(model: type[S], values: Mapping[str, Any], where: str) -> S:

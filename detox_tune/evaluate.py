@@ -177,8 +177,7 @@ def _decode(options: argparse.Namespace, references: References) -> dict[Key, st
     """The adapter's output for every sentence of the references, sentinels left in."""
     from rich.progress import track
 
-    from detox_tune.evaluation.system import rewrite_with
-    from detox_tune.model.adapter import load_adapter
+    from detox_tune.evaluation.rewriting import load_adapter
 
     adapter = load_adapter(options.adapter, base_model=options.base_model, device=options.device)
     keys = list(dict.fromkeys(row.key for row in references.rows if row.key[1]))
@@ -188,7 +187,7 @@ def _decode(options: argparse.Namespace, references: References) -> dict[Key, st
     quiet = not sys.stdout.isatty()
     for start in track(starts, description="rewriting", transient=True, disable=quiet):
         chunk = keys[start : start + _DECODED_AT_ONCE]
-        texts = rewrite_with(adapter, [source for _, source in chunk])
+        texts = adapter.rewrite([source for _, source in chunk])
         outputs.update(zip(chunk, texts, strict=True))
     return outputs
 

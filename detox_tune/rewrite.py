@@ -18,11 +18,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not texts:
         raise UserError("there is no text to rewrite: give sentences as arguments or on stdin")
     # Imported late, so that --help and wrong flags answer at once.
-    from detox_tune.evaluation.system import rewrite_with
-    from detox_tune.model.adapter import load_adapter
+    from detox_tune.evaluation.rewriting import load_adapter
 
     adapter = load_adapter(options.adapter, base_model=options.base_model, device=options.device)
-    for output in rewrite_with(adapter, texts):
+    for output in adapter.rewrite(texts):
         print(output)
     return 0
 

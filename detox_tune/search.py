@@ -12,7 +12,7 @@ from detox_tune.cli import OneLineParser, run_command
 
 DEFAULT_SPACE = Path("search_spaces/pocket.yaml")
 
-# flag -> (setting, type, help); the settings' rules and defaults stand in SearchConfig
+# Flag, type, help. The settings' rules and defaults stand in SearchConfig.
 FLAGS: tuple[tuple[str, type, str], ...] = (
     ("--trials", int, "settings to try"),
     ("--steps", int, "optimiser steps of a trial that runs to its end"),
@@ -34,16 +34,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     import optuna
 
     from detox_tune.tuning.dry_run import dry_run
-    from detox_tune.tuning.run import search
     from detox_tune.tuning.space_file import load_space
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-
     config, space = load_space(options.space, overrides(options))
     if options.dry_run:
-        dry_run(config, space)
+        print(dry_run(config, space))
         return 0
-    return search(config, space)
+    from detox_tune.tuning.run import run_search
+
+    return run_search(config, space)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dry-run",
         action="store_true",
-        help="print the resolved search, the first trials and what their masks train; run nothing",
+        help="print the resolved search and its first trials; run nothing",
     )
     return parser
 
@@ -72,19 +72,12 @@ def space_parser(prog: str, description: str) -> argparse.ArgumentParser:
     )
     for flag, kind, text in FLAGS:
         parser.add_argument(flag, type=kind, help=text, metavar=kind.__name__.upper())
-    parser.add_argument(
-        "--no-fast",
-        dest="fast",
-        action="store_const",
-        const=False,
-        help="train and decode as stock tools do: the same numbers, several times slower",
-    )
     return parser
 
 
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
     """The settings that flags give; the run's name always, since every run has its own folder."""
-    settings = {"fast", *(flag.removeprefix("--").replace("-", "_") for flag, _, _ in FLAGS)}
+    settings = {flag.removeprefix("--").replace("-", "_") for flag, _, _ in FLAGS}
     given = {name: value for name, value in vars(options).items() if name in settings}
     given = {name: value for name, value in given.items() if value is not None}
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")

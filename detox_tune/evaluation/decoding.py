@@ -30,11 +30,11 @@ def greedy_decode(
     Args:
         model: An encoder-decoder of the T5 family, or a PEFT model around one. Runs where its
             parameters are; every module's training mode is as before afterwards.
-        source_ids: A list of token ids a source, with its end token, without padding. A source
-            without tokens is read as the end token alone.
+        source_ids: One list of token ids for each source, with its end token, without padding. A
+            source without tokens is read as the end token alone.
         max_new_tokens: The most tokens an output may have, its end token included; 0 decodes
             nothing.
-        batch_size: Sources a batch.
+        batch_size: Sources in a batch.
 
     Returns:
         The output ids of every source, in the order of the sources, without start, padding and

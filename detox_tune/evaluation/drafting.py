@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _AFTER_AN_EDIT = 3  # tokens drafted where the source aligns again; doubled while they are accepted
-_BATCHES_JOINED = 4  # after the first pass: what is then left of them is decoded together
 _LOOK_AHEAD = 12  # source tokens searched for the place where the output goes on
 
 
@@ -109,7 +108,7 @@ class _Decoder:
             attention_mask=self.source_mask_bs,
             decoder_input_ids=block_bw,
             decoder_attention_mask=mask_bt,
-            past_key_values=self.cache,
+            cache=self.cache,
             use_cache=True,
         ).logits
         predicted = logits_bwv.argmax(-1).tolist()
@@ -151,32 +150,6 @@ class _Decoder:
             layer.keys = _columns(layer.keys, source_bt)
             layer.values = _columns(layer.values, source_bt)
 
-    def take_over(self, others: Sequence[_Decoder]) -> None:
-        """Add the rows of other batches, whose first step is done, so that none runs near empty."""
-        parts = [decoder for decoder in (self, *others) if decoder.rows]
-        self.rows = [row for part in parts for row in part.rows]
-        if not self.rows:
-            return
-        own_and_cross = [
-            (part.cache.self_attention_cache.layers, part.cache.cross_attention_cache.layers)
-            for part in parts
-        ]
-        self.encoded_bsd = _joined([part.encoded_bsd for part in parts], dim=1)
-        self.source_mask_bs = _joined([part.source_mask_bs for part in parts], dim=1)
-        self.mask_bt = _joined([part.mask_bt for part in parts], dim=1, at_the_end=False)
-        self.cache = EncoderDecoderCache(DynamicCache(), DynamicCache())
-        for i in range(len(own_and_cross[0][0])):
-            for kind, cache in enumerate(
-                (self.cache.self_attention_cache, self.cache.cross_attention_cache)
-            ):
-                layers: list[Any] = [own_or_cross[kind][i] for own_or_cross in own_and_cross]
-                cache.update(
-                    _joined([layer.keys for layer in layers], dim=2, at_the_end=kind == 1),
-                    _joined([layer.values for layer in layers], dim=2, at_the_end=kind == 1),
-                    i,
-                )
-            self.cache.is_updated[i] = True
-
     def _is_finished(self, row: _Row) -> bool:
         return row.output[-1] in self.end_ids or len(row.output) >= self.limit
 
@@ -187,7 +160,7 @@ def draft_decode(
     *,
     max_new_tokens: int,
     drafts: Sequence[Sequence[int]] | None = None,
-    batch_size: int = 32,
+    logits_at_once: int = 2**27,
 ) -> list[list[int]]:
     """Decode every source greedily; the outputs are those of `greedy_decode`.
 
@@ -198,95 +171,46 @@ def draft_decode(
     Args:
         model: An encoder-decoder of the T5 family, or a PEFT model around one. Runs where its
             parameters are; every module's training mode is as before afterwards.
-        source_ids: A list of token ids a source, with its end token, without padding. A source
-            without tokens is read as the end token alone.
+        source_ids: One list of token ids for each source, with its end token, without padding. A
+            source without tokens is read as the end token alone.
         max_new_tokens: The most tokens an output may have, its end token included; 0 decodes
             nothing.
         drafts: What each output is expected to look like, with its end token; None for the
             sources. A source with a task prefix is better drafted without it.
-        batch_size: Sources a batch.
+        logits_at_once: Bounds the memory of a batch, whose first pass gives a logit for each
+            token of the vocabulary at each position of each draft.
 
     Returns:
         The output ids of every source, in the order of the sources, without start, padding and
         end tokens.
     """
     assert max_new_tokens >= 0, max_new_tokens
-    assert batch_size >= 1, batch_size
     outputs: list[list[int]] = [[] for _ in source_ids]
     if max_new_tokens == 0 or not source_ids:
         return outputs
     base = _base(model)
     expected = source_ids if drafts is None else drafts
     # The longest first: if memory is short, that shows in the first batch.
-    order = sorted(range(len(source_ids)), key=lambda index: -len(source_ids[index]))
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+    order = sorted(range(len(source_ids)), key=lambda index: -len(expected[index]))
     ends = base.config.eos_token_id
     end_id = ends if isinstance(ends, int) else ends[0]
     with evaluating(model), torch.no_grad():
-        for first in range(0, len(batches), _BATCHES_JOINED):
-            decoders, finished = [], []
-            for batch in batches[first : first + _BATCHES_JOINED]:
-                sources = [list(source_ids[i]) or [end_id] for i in batch]
-                rows = [_Row(i, expected[i], width=len(expected[i])) for i in batch]
-                decoders.append(_Decoder(base, sources, rows, max_new_tokens))
-                finished += decoders[-1].step()
-            joined, *others = decoders
-            joined.take_over(others)
-            while joined.rows:
-                finished += joined.step()
-            for row in finished:
-                outputs[row.index] = _content(row.output, joined)
+        while order:
+            longest = len(expected[order[0]]) + 1
+            size = max(1, logits_at_once // (longest * base.config.vocab_size))
+            batch, order = order[:size], order[size:]
+            sources = [list(source_ids[i]) or [end_id] for i in batch]
+            rows = [_Row(i, expected[i], width=len(expected[i])) for i in batch]
+            decoder = _Decoder(base, sources, rows, max_new_tokens)
+            while decoder.rows:
+                for row in decoder.step():
+                    outputs[row.index] = _content(row.output, decoder)
     return outputs
-
-
-def exact_copies(
-    model: PreTrainedModel | PeftModel, source_ids: Sequence[Sequence[int]], *, batch_size: int = 32
-) -> list[bool]:
-    """Whether greedy decoding would give each source back, by one forward pass a batch.
-
-    That is so if and only if, with the source as decoder input, the arg-max at every position is
-    the source's next token, its end token included.
-
-    Args:
-        model: as for `draft_decode`.
-        source_ids: as for `draft_decode`; no source may be empty.
-        batch_size: Sources a batch.
-    """
-    base = _base(model)
-    config = base.config
-    copies = [False] * len(source_ids)
-    order = sorted(range(len(source_ids)), key=lambda index: -len(source_ids[index]))
-    with evaluating(model), torch.no_grad():
-        device = next(base.parameters()).device
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
-            ids_bs, mask_bs = padded([source_ids[i] for i in batch], config.pad_token_id, device)
-            start_b1 = ids_bs.new_full((len(batch), 1), config.decoder_start_token_id)
-            decoder_ids_bs = torch.cat([start_b1, ids_bs[:, :-1]], dim=1)
-            logits_bsv = base(
-                input_ids=ids_bs, attention_mask=mask_bs, decoder_input_ids=decoder_ids_bs
-            ).logits
-            same_bs = (logits_bsv.argmax(-1) == ids_bs) | (mask_bs == 0)
-            for i, is_copy in zip(batch, same_bs.all(1).tolist(), strict=True):
-                copies[i] = is_copy
-    return copies
 
 
 def _base(model: Any) -> Any:
     """The model without PEFT's wrapper; its layers are the adapted ones."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def _joined(parts: Sequence[Tensor], *, dim: int, at_the_end: bool = True) -> Tensor:
-    """Batches one below the other, filled with zeros to the longest along `dim`."""
-    longest = max(part.shape[dim] for part in parts)
-    filled = []
-    for part in parts:
-        gap = list(part.shape)
-        gap[dim] = longest - gap[dim]
-        zeros = part.new_zeros(gap)
-        filled.append(torch.cat([part, zeros] if at_the_end else [zeros, part], dim=dim))
-    return torch.cat(filled)
 
 
 def _columns(states_bhtk: Tensor, source_bt: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import torch
 import transformers
@@ -13,14 +13,12 @@ from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
-    BitsAndBytesConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from detox_tune.errors import UserError
-from detox_tune.model.dequantise import dequantise
-from detox_tune.model.lean import make_lean
+from detox_tune.model.nf4 import nf4_settings, unpack_4bit_layers
 
 T5_FAMILY = frozenset({"t5", "mt5", "umt5"})
 Quantization = Literal["nf4", "none"]
@@ -28,7 +26,7 @@ _SENTINEL = re.compile(r"<extra_id_\d+>")
 
 
 def load_base(
-    name: str, *, quantization: Quantization, device: str = "cpu", memory: int = 0
+    name: str, *, quantization: Quantization, device: str = "cpu"
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a T5-family checkpoint, frozen weights first, for LoRA training.
 
@@ -37,34 +35,32 @@ def load_base(
         quantization: `nf4` keeps the linear layers inside the blocks in 4 bits and computes in
             bfloat16 (QLoRA, Dettmers et al., 2023); embeddings, head and `wo` stay bfloat16.
             `none` loads float32.
-        device: a torch device such as `cpu` or `cuda`.
-        memory: bytes that this process may use there, see `device_memory`; if they suffice, 4-bit
-            layers are unpacked once, to the same numbers at more speed. 0 keeps them packed.
+        device: a torch device such as `cpu` or `cuda`. On a CPU, 4-bit layers are unpacked once.
 
     Raises:
         UserError: if there is no such checkpoint, it is not of the T5 family, or is damaged.
     """
     tokenizer = load_tokenizer(name)
-    return load_model(name, quantization=quantization, device=device, memory=memory), tokenizer
+    return load_model(name, quantization=quantization, device=device), tokenizer
 
 
-def load_model(
-    name: str, *, quantization: Quantization, device: str = "cpu", memory: int = 0
-) -> PreTrainedModel:
+def load_model(name: str, *, quantization: Quantization, device: str = "cpu") -> PreTrainedModel:
     """`load_base` without the tokenizer."""
     quiet_libraries()
     model: PreTrainedModel
     options: dict[str, object] = {"dtype": torch.float32}
     if quantization == "nf4":
         options = {"dtype": torch.bfloat16, "quantization_config": nf4_settings()}
+    elif device == "cpu":
+        # PyTorch's own attention is slow in its backward pass at a few dozen tokens on a CPU.
+        options |= {"attn_implementation": "eager"}
     try:
         model = AutoModelForSeq2SeqLM.from_pretrained(name, device_map={"": device}, **options)
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UserError(_cannot_load(name, error)) from error
     keep_head_untied(model)
-    if quantization == "nf4" and not dequantise(model, memory=memory):
-        _keep_trainable_after_evaluation(model)
-    make_lean(model)
+    if quantization == "nf4" and device == "cpu":
+        unpack_4bit_layers(model)
     model.requires_grad_(False)
     return model
 
@@ -95,13 +91,6 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
         raise UserError(_cannot_load(name, error)) from error
 
 
-def nf4_settings() -> BitsAndBytesConfig:
-    """4-bit NormalFloat weights, bfloat16 compute."""
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
-    )
-
-
 def keep_head_untied(model: PreTrainedModel) -> None:
     """Say in the config what the weights are: an mT5 head differs from its embedding.
 
@@ -118,21 +107,6 @@ def sentinel_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Ids of T5's sentinels, `<extra_id_N>`, wherever the vocabulary keeps them."""
     vocabulary = tokenizer.get_vocab()
     return sorted(i for token, i in vocabulary.items() if _SENTINEL.fullmatch(token))
-
-
-def _keep_trainable_after_evaluation(model: PreTrainedModel) -> None:
-    """Keep bitsandbytes from repacking 4-bit layers for CPU inference.
-
-    On processors with AVX512-BF16, one forward in evaluation mode without gradients repacks a
-    `Linear4bit`; from then on its backward pass is wrong or missing.
-    """
-    import bitsandbytes
-
-    nn: Any = bitsandbytes.nn  # it does not export its classes explicitly
-
-    for module in model.modules():
-        if isinstance(module, nn.Linear4bit):
-            module.support_avx512bf16_for_cpu = False
 
 
 def quiet_libraries() -> None:

@@ -11,8 +11,6 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import PreTrainedModel
 
-from detox_tune.model.lean import make_lean
-
 TARGETS: dict[str, tuple[str, ...]] = {"first": ("q", "v"), "second": ("q", "k", "v", "o")}
 """Approach -> attention projections that are adapted, in encoder, decoder and cross-attention."""
 
@@ -36,7 +34,6 @@ def add_lora(
     )
     adapted = get_peft_model(model, config)
     assert isinstance(adapted, PeftModel)
-    make_lean(adapted)
     # PEFT would add embedding and head to what it saves if it found the vocabulary cut.
     save: Any = functools.partial(adapted.save_pretrained, save_embedding_layers=False)
     adapted.save_pretrained = save  # type: ignore[method-assign]

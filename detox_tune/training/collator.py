@@ -9,6 +9,7 @@ from datasets import Dataset
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from detox_tune.config import MaskStrategy
 from detox_tune.errors import UserError
 from detox_tune.training.masking import MaskStatistics, mask_statistics, trained_positions
 
@@ -20,8 +21,8 @@ ROW_COLUMNS = ("input_ids", "labels", "label_toxic", "toxic_positions")
 class DetoxCollator:
     """Pads rows to the longest of their batch, sources and labels each to their own length.
 
-    A row holds `input_ids`, `labels` and, one flag a label token, `label_toxic` and `trained`;
-    other columns are left out.
+    A row holds `input_ids`, `labels` and, with one flag for each label token, `label_toxic` and
+    `trained`; other columns are left out.
     """
 
     pad_token_id: int
@@ -50,7 +51,7 @@ class DetoxCollator:
 def masked_rows(
     split: str,
     rows: Dataset | Sequence[Mapping[str, Any]],
-    mask_strategy: str,
+    mask_strategy: MaskStrategy,
     context_window: int | None,
 ) -> tuple[list[dict[str, Any]], MaskStatistics]:
     """The rows of a split that have a trained position, as the collator wants them.
@@ -58,7 +59,7 @@ def masked_rows(
     Args:
         split: the split's name, for messages.
         rows: a data set or a sequence of rows with `ROW_COLUMNS`; see `build_trainer`.
-        mask_strategy: one of `masking.MASK_STRATEGIES`.
+        mask_strategy: see `masking.trained_positions`.
         context_window: neighbours on either side, in tokens, for `toxic_context` alone.
 
     Returns:

@@ -41,20 +41,14 @@ def toxic_penalty(
     Args:
         logits_btv: any floating type; computed in fp32 (fp64 stays fp64).
         scored_bt: bool, the positions that count, from `penalised_positions`.
-        forbidden_ids: the distinct ids of T, int64. Without any the penalty is exactly 0.
+        forbidden_ids: the distinct ids of T, int64, not the whole vocabulary. Without any the
+            penalty is exactly 0.
         count: scored positions of the whole accumulated batch, at least 1.
-
-    Raises:
-        ValueError: T is the whole vocabulary, which leaves no token to prefer.
     """
     vocabulary = logits_btv.shape[-1]
     if len(forbidden_ids) == 0:
         return _at_least_fp32(logits_btv[:0]).sum()  # 0, and still part of the graph
-    if len(forbidden_ids) >= vocabulary:
-        raise ValueError(
-            f"{len(forbidden_ids)} forbidden tokens must be fewer than the vocabulary's "
-            f"{vocabulary}: leave out those that also build innocent words"
-        )
+    assert len(forbidden_ids) < vocabulary, "a token must be left to prefer"
     logits_nv = _at_least_fp32(logits_btv[scored_bt])
     is_forbidden_v = torch.zeros(vocabulary, dtype=torch.bool, device=logits_nv.device)
     is_forbidden_v[forbidden_ids] = True
@@ -70,8 +64,10 @@ def penalised_positions(labels_bt: Tensor, label_toxic_bt: Tensor, forbidden_ids
     out: there the penalty would fight the cross-entropy.
 
     Returns:
-        Bool, [b, t].
+        Bool, [b, t]; nowhere without forbidden tokens, since the penalty is 0 then.
     """
+    if len(forbidden_ids) == 0:
+        return torch.zeros_like(label_toxic_bt)
     return (labels_bt != -100) & ~label_toxic_bt & ~torch.isin(labels_bt, forbidden_ids)
 
 

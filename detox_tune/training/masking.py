@@ -7,42 +7,10 @@ the toxicity of its source, `trained_positions` what a mask strategy makes of it
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import SequenceMatcher, get_close_matches
+from difflib import SequenceMatcher
 from itertools import groupby, takewhile
 
-from detox_tune.errors import UserError
-
-MASK_STRATEGIES = ("none", "toxic_only", "toxic_context", "inverse_toxic")
-"""What is trained: every position; the toxic ones; those and their neighbours; all positions but
-the toxic words of the reference."""
-
-MASK_ANCHORS = ("edits", "labels")
-"""What makes a position toxic: answering a toxic span of the source or lying in one of the
-reference; or the second alone."""
-
-
-def check_name(setting: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise `UserError` with the nearest valid name when `value` is not one of `allowed`."""
-    if value in allowed:
-        return
-    nearest = get_close_matches(value, allowed, n=1, cutoff=0.4)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else f"choose {allowed[0]!r}"
-    raise UserError(f"{setting}={value!r} must be one of {', '.join(allowed)}: {hint}")
-
-
-def check_mask(mask_strategy: str, context_window: int | None) -> None:
-    """Raise `UserError` for an unknown strategy or a `context_window` that does not go with it."""
-    check_name("mask_strategy", mask_strategy, MASK_STRATEGIES)
-    if mask_strategy != "toxic_context" and context_window is not None:
-        raise UserError(
-            f"context_window={context_window} is read by mask_strategy='toxic_context' alone, but "
-            f"mask_strategy={mask_strategy!r}: leave context_window out or use 'toxic_context'"
-        )
-    if mask_strategy == "toxic_context" and (context_window is None or context_window < 1):
-        raise UserError(
-            f"context_window={context_window} must be at least 1 for mask_strategy="
-            "'toxic_context': set it to the number of neighbours to train on either side"
-        )
+from detox_tune.config import MaskAnchor, MaskStrategy
 
 
 def answering_positions(
@@ -61,9 +29,9 @@ def answering_positions(
         source_toxic: whether each source token lies in a toxic span.
 
     Returns:
-        One flag a label token.
+        One flag for each label token.
     """
-    assert len(source_ids) == len(source_toxic), "one flag a source token"
+    assert len(source_ids) == len(source_toxic), "one flag for each source token"
     assert source_ids, "a source has at least its end token"
     assert source_ids[-1:] == label_ids[-1:], "source and reference have the same end token"
     answering = [False] * len(label_ids)
@@ -90,15 +58,14 @@ def toxic_positions(
     source_toxic: Sequence[bool],
     label_toxic: Sequence[bool],
     *,
-    mask_anchor: str,
+    mask_anchor: MaskAnchor,
 ) -> list[bool]:
-    """Label positions that are toxic, one flag a label token.
+    """Label positions that are toxic, one flag for each label token.
 
     With `mask_anchor="labels"` those in toxic spans of the reference; with `"edits"` also those
     that answer a toxic span of the source, see `answering_positions`.
     """
-    check_name("mask_anchor", mask_anchor, MASK_ANCHORS)
-    assert len(label_ids) == len(label_toxic), "one flag a label token"
+    assert len(label_ids) == len(label_toxic), "one flag for each label token"
     if mask_anchor == "labels":
         return list(label_toxic)
     answering = answering_positions(source_ids, label_ids, source_toxic)
@@ -106,29 +73,30 @@ def toxic_positions(
 
 
 def trained_positions(
-    mask_strategy: str,
+    mask_strategy: MaskStrategy,
     *,
     toxic: Sequence[bool],
     label_toxic: Sequence[bool],
     context_window: int | None,
 ) -> list[bool]:
-    """Label positions whose cross-entropy is trained, one flag a label token.
+    """Label positions whose cross-entropy is trained, one flag for each label token.
 
     Args:
-        mask_strategy: one of `MASK_STRATEGIES`.
+        mask_strategy: `none` trains every position, `toxic_only` the toxic ones, `toxic_context`
+            those and their neighbours, `inverse_toxic` all but the toxic words of the reference.
         toxic: the toxic label positions, from `toxic_positions`.
         label_toxic: the label positions in toxic spans of the reference.
-        context_window: neighbours on either side, in tokens; `None` but for `toxic_context`.
+        context_window: neighbours on either side, in tokens, at least 1; read by `toxic_context`
+            alone.
     """
-    check_mask(mask_strategy, context_window)
-    assert len(toxic) == len(label_toxic), "one flag of each a label token"
+    assert len(toxic) == len(label_toxic), "one flag of each kind for each label token"
     if mask_strategy == "toxic_only":
         return list(toxic)
     if mask_strategy == "inverse_toxic":
         return [not flag for flag in label_toxic]
     if mask_strategy == "none":
         return [True] * len(toxic)
-    assert context_window is not None
+    assert context_window is not None, "toxic_context needs a window"
     return [
         any(toxic[max(0, position - context_window) : position + context_window + 1])
         for position in range(len(toxic))
@@ -172,7 +140,7 @@ class MaskStatistics:
 def mask_statistics(
     examples: Iterable[tuple[Sequence[bool], Sequence[bool], Sequence[bool]]],
 ) -> MaskStatistics:
-    """Count over pairs given as (toxic, label_toxic, trained), each one flag a label token."""
+    """Count over pairs given as (toxic, label_toxic, trained): flags for the label tokens."""
     pairs = covered = dropped = positions = trained_count = toxic_words = answers = 0
     for toxic, label_toxic, trained in examples:
         pairs += 1
@@ -190,7 +158,7 @@ def marked(tokens: Sequence[str], trained: Sequence[bool]) -> str:
 
     Args:
         tokens: SentencePiece tokens, in which "▁" stands for a space.
-        trained: one flag a token.
+        trained: one flag for each token.
 
     Returns:
         For example `you are [[unkind]] to me</s>`.

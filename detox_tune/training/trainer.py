@@ -12,7 +12,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -21,14 +20,14 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_utils import EvalLoopOutput
 
+from detox_tune.config import MaskStrategy
 from detox_tune.errors import UserError
 from detox_tune.training.batches import LikeLengthSampler, parts_of_batch
+from detox_tune.training.chunked_loss import chunked_loss, head_is_trained, without_head
 from detox_tune.training.collator import DetoxCollator, masked_rows
-from detox_tune.training.compiled import CompiledBlocks, backend_for
-from detox_tune.training.head import chunked_loss, head_is_trained, without_head
 from detox_tune.training.losses import masked_cross_entropy, penalised_positions, toxic_penalty
 from detox_tune.training.masking import MaskStatistics
-from detox_tune.training.refusals import check_arguments, check_settings
+from detox_tune.training.trainer_checks import check_arguments, check_settings, forbidden_tokens
 
 _BATCH_COLUMNS = ("label_toxic", "trained")  # what a batch holds beyond the model's own arguments
 
@@ -86,11 +85,8 @@ class DetoxTrainer(Trainer):
         self.mask_statistics = mask_statistics
         self.fast = fast
         self.token_budget = token_budget
-        backend = backend_for(self.args.device) if fast else None
-        rows, steps = self.args.per_device_train_batch_size, self.args.max_steps
-        self._blocks = CompiledBlocks(self._base, backend, rows, steps)
         self._forbidden_ids = torch.tensor(
-            sorted(set(forbidden_token_ids)), dtype=torch.long, device=self.args.device
+            list(forbidden_token_ids), dtype=torch.long, device=self.args.device
         )
         # Sums since the last log: terms of the steps, and the global step at which they started.
         self._step_terms: tuple[Tensor, int] | None = None
@@ -147,7 +143,7 @@ class DetoxTrainer(Trainer):
         """As the Trainer's; a batch over the token budget goes through in parts."""
         take = super().training_step
         losses = [
-            self._blocks.step(partial(take, model, part, num_items_in_batch), part)
+            take(model, part, num_items_in_batch)
             for part in parts_of_batch(inputs, self.token_budget)
         ]
         return torch.stack(losses).sum()
@@ -166,7 +162,8 @@ class DetoxTrainer(Trainer):
     ) -> tuple[Tensor, Tensor]:
         """Loss and terms from the positions that one of them reads, and no other."""
         with without_head(self._base) as head:
-            hidden_btd = self._blocks.forward(model, self._model_inputs(inputs))
+            # nobody reads the keys and values that a cache would copy
+            hidden_btd = model(**self._model_inputs(inputs), use_cache=False).logits
         read = positions.read()
         picked = positions.at(read)
 
@@ -176,19 +173,18 @@ class DetoxTrainer(Trainer):
         return chunked_loss(hidden_btd[read], head, terms_of, self._term_weights(hidden_btd))
 
     def _terms(self, logits: Tensor, positions: _Positions) -> Tensor:
-        """Cross-entropy and, with gamma, penalty; shape [1] or [2]."""
+        """Cross-entropy and toxic penalty; shape [2]."""
         labels, trained, penalised, (count_trained, count_penalised) = positions
-        terms = [masked_cross_entropy(logits, labels, trained, count=count_trained)]
-        if self.gamma > 0:
-            terms.append(
-                toxic_penalty(logits, penalised, self._forbidden_ids, count=count_penalised)
-            )
-        return torch.stack(terms)
+        return torch.stack(
+            [
+                masked_cross_entropy(logits, labels, trained, count=count_trained),
+                toxic_penalty(logits, penalised, self._forbidden_ids, count=count_penalised),
+            ]
+        )
 
     def _term_weights(self, like: Tensor) -> Tensor:
-        weights = [1.0, self.gamma] if self.gamma > 0 else [1.0]
         dtype = torch.float64 if like.dtype == torch.float64 else torch.float32
-        return torch.tensor(weights, dtype=dtype, device=like.device)
+        return torch.tensor([1.0, self.gamma], dtype=dtype, device=like.device)
 
     def evaluation_loop(self, *args: Any, **kwargs: Any) -> EvalLoopOutput:
         """As the Trainer's; the loss is the mean over all positions, not the mean of batches."""
@@ -196,11 +192,11 @@ class DetoxTrainer(Trainer):
         output: EvalLoopOutput = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
         cross_entropy, trained, penalty, penalised = self._evaluated.tolist()
-        metrics = {"cross_entropy": cross_entropy / max(trained, 1)}
-        metrics["loss"] = metrics["cross_entropy"]
-        if self.gamma > 0:
-            metrics["toxic_penalty"] = penalty / max(penalised, 1)
-            metrics["loss"] += self.gamma * metrics["toxic_penalty"]
+        metrics = {
+            "cross_entropy": cross_entropy / max(trained, 1),
+            "toxic_penalty": penalty / max(penalised, 1),
+        }
+        metrics["loss"] = metrics["cross_entropy"] + self.gamma * metrics["toxic_penalty"]
         losses = {f"{prefix}_{name}": value for name, value in metrics.items()}
         return output._replace(metrics=(output.metrics or {}) | losses)
 
@@ -211,7 +207,7 @@ class DetoxTrainer(Trainer):
             self._step_terms = None
             if "loss" in logs:
                 means = (sums / max(self.state.global_step - first_step, 1)).tolist()
-                logs |= dict(zip(("cross_entropy", "toxic_penalty"), means, strict=False))
+                logs |= dict(zip(("cross_entropy", "toxic_penalty"), means, strict=True))
         super().log(logs, start_time)
 
     def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -237,8 +233,6 @@ class DetoxTrainer(Trainer):
         """Trained and penalised positions, bool, [b, t] each."""
         labels_bt = inputs["labels"]
         trained_bt = inputs["trained"] & (labels_bt != -100)
-        if self.gamma == 0:
-            return trained_bt, torch.zeros_like(trained_bt)
         forbidden_ids = self._forbidden_ids.to(labels_bt.device)
         return trained_bt, penalised_positions(labels_bt, inputs["label_toxic"], forbidden_ids)
 
@@ -276,7 +270,7 @@ def build_trainer(
     data_collator: Any = None,
     callbacks: Sequence[TrainerCallback] = (),
     forbidden_token_ids: Iterable[int] = (),
-    mask_strategy: str = "none",
+    mask_strategy: MaskStrategy = "none",
     context_window: int | None = None,
     *,
     gamma: float = 0.0,
@@ -292,13 +286,13 @@ def build_trainer(
         model: an encoder-decoder of the T5 family, with or without a PEFT adapter.
         args: of the Trainer; what would change the loss, and several processes, are refused.
         dataset_dict: a `DatasetDict` or a dict with "train" and perhaps "validation". A row holds
-            `input_ids` and `labels` (unpadded, with the end token) and, one flag a label token,
-            `label_toxic` (in a toxic span of the reference) and `toxic_positions` (from
-            `masking.toxic_positions`). Pairs left with no trained position are dropped.
+            `input_ids` and `labels` (unpadded, with the end token) and, with one flag for each
+            label token, `label_toxic` (in a toxic span of the reference) and `toxic_positions`
+            (from `masking.toxic_positions`). Pairs left with no trained position are dropped.
         data_collator: makes the batches of `DetoxCollator`, the default.
         callbacks: of the Trainer.
         forbidden_token_ids: the tokens that the penalty keeps down; read where gamma > 0.
-        mask_strategy: one of `masking.MASK_STRATEGIES`.
+        mask_strategy: see `masking.trained_positions`.
         context_window: neighbours on either side, in tokens, for `toxic_context` alone.
         gamma: weight of the toxic penalty, at least 0.
         fast: project only the positions that a loss reads, in chunks; the same loss and gradients
@@ -313,21 +307,16 @@ def build_trainer(
         UserError: an unknown name, a setting that this trainer would not read, rows that lack
             something, or a split that is left with no pair.
     """
-    forbidden = sorted(set(forbidden_token_ids))
-    check_settings(trainer_name, gamma, forbidden, mask_strategy, context_window)
-    check_arguments(args)
     config: Any = model.config
-    vocabulary = config.vocab_size
-    if forbidden and not (0 <= forbidden[0] <= forbidden[-1] < vocabulary > len(forbidden)):
-        raise UserError(
-            f"{len(forbidden)} forbidden_token_ids from {forbidden[0]} to {forbidden[-1]} must be "
-            f"a part of the model's {vocabulary} tokens: take them from this model's tokenizer"
-        )
+    settings = check_settings(
+        trainer_name, mask_strategy=mask_strategy, context_window=context_window, gamma=gamma
+    )
+    check_arguments(args)
     if "train" not in dataset_dict:
         found = ", ".join(map(str, dataset_dict)) or "nothing"
         raise UserError(f"dataset_dict holds {found} but needs a split named 'train': rename one")
     splits = {
-        name: masked_rows(name, dataset_dict[name], mask_strategy, context_window)
+        name: masked_rows(name, dataset_dict[name], mask_strategy, settings.context_window)
         for name in ("train", "validation")
         if name in dataset_dict
     }
@@ -341,7 +330,7 @@ def build_trainer(
         data_collator=data_collator or DetoxCollator(config.pad_token_id),
         callbacks=list(callbacks),
         gamma=gamma,
-        forbidden_token_ids=forbidden,
+        forbidden_token_ids=forbidden_tokens(forbidden_token_ids, gamma, config.vocab_size),
         mask_strategy=mask_strategy,
         mask_statistics=statistics,
         fast=fast,

@@ -14,16 +14,15 @@ from peft import PeftModel
 from detox_tune import __version__
 from detox_tune.config import SearchConfig
 from detox_tune.data.pairs import Pair
+from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.evaluation.scores import (
     Evaluation,
     copy_outputs,
     delete_outputs,
     score_outputs,
 )
-from detox_tune.evaluation.system import rewrite
 from detox_tune.files import write_json, write_table, write_text
 from detox_tune.model.base import load_base
-from detox_tune.model.dequantise import device_memory
 from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
 from detox_tune.tuning.results import SCORES, Winner
 from detox_tune.tuning.task import Task
@@ -34,7 +33,7 @@ Scores = dict[str, float]
 
 
 def export_winner(
-    winner: Winner, search: SearchConfig, task: Task, test: Sequence[Pair], folder: Path
+    winner: Winner, config: SearchConfig, task: Task, test: Sequence[Pair], folder: Path
 ) -> dict[str, Any]:
     """Write `folder` (best/), load the adapter from it, and score that on the test split, once.
 
@@ -50,24 +49,22 @@ def export_winner(
     with winner.checkpoint.as_directory() as checkpoint:
         for name in ADAPTER_FILES:
             shutil.copyfile(Path(checkpoint) / name, folder / name)
-    device = "cuda" if search.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
+    device = "cuda" if config.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
     # The full base, whatever the trials ran on: that is what a user will load.
     base, tokenizer = load_base(
         task.base,
-        quantization=search.quantization,
+        quantization=config.quantization,
         device=device,
-        memory=device_memory(device, 1.0) if search.fast else 0,
     )
     full_size = base.config.vocab_size
 
-    def outputs(model: Any, pairs: Sequence[Pair], speaks: Any = tokenizer) -> list[str]:
+    def outputs(model: Any, pairs: Sequence[Pair], tokens: Any = tokenizer) -> list[str]:
         return rewrite(
             model,
-            speaks,
+            tokens,
             [pair.source for pair in pairs],
             task_prefix=winner.settings.task_prefix,
-            max_tokens=search.max_tokens,
-            fast=search.fast,
+            max_tokens=config.max_tokens,
         )
 
     systems = {
@@ -79,34 +76,31 @@ def export_winner(
     systems["tuned"] = outputs(adapted, test)
     scored = {name: _score(texts, test, task) for name, texts in systems.items()}
     reloaded = _score(outputs(adapted, task.validation), task.validation, task).summary()
-    vocabulary: dict[str, Any] = {"kept": full_size, "of": full_size}
-    if task.vocabulary is not None:
-        cut_vocabulary(base, task.vocabulary)  # the last use of the full one
-        on_cut = outputs(adapted, test, CutTokenizer(tokenizer, task.vocabulary))
-        vocabulary = {
-            "kept": len(task.vocabulary.kept),
-            "of": full_size,
-            "test_j_on_cut": _score(on_cut, test, task).summary()["j"],
-            # The logits of kept tokens are the same, so here the full head chose a dropped one.
-            "outputs_with_dropped_tokens": sum(map(ne, on_cut, systems["tuned"])),
-        }
+    cut_vocabulary(base, task.vocabulary)  # the last use of the full one
+    on_cut = outputs(adapted, test, CutTokenizer(tokenizer, task.vocabulary))
     metrics = {
         "trial": winner.trial,
         "settings": winner.settings.model_dump(),
-        "base_model": search.base_model,
-        "quantization": search.quantization,
-        "max_tokens": search.max_tokens,
+        "base_model": config.base_model,
+        "quantization": config.quantization,
+        "max_tokens": config.max_tokens,
         "scorers": task.scorers.name,
         "validation": {
             "reported": {name: winner.report[name] for name in (*SCORES, "step")},
             "reloaded": reloaded,
         },
-        "vocabulary": vocabulary,
+        "vocabulary": {
+            "kept": len(task.vocabulary.kept),
+            "of": full_size,
+            "test_j_on_cut": _score(on_cut, test, task).summary()["j"],
+            # The logits of kept tokens are the same, so here the full head chose a dropped one.
+            "outputs_with_dropped_tokens": sum(map(ne, on_cut, systems["tuned"])),
+        },
         "test": {name: evaluation.summary() for name, evaluation in reversed(scored.items())},
     }
     write_json(folder / "metrics.json", metrics)
     _write_samples(folder / "samples.tsv", systems["tuned"], scored["tuned"], test)
-    write_text(folder / "README.md", model_card(metrics, search, len(test)))
+    write_text(folder / "README.md", model_card(metrics, config, len(test)))
     return metrics
 
 
@@ -143,14 +137,14 @@ def score_table(systems: dict[str, Scores]) -> str:
     return "\n".join(lines)
 
 
-def model_card(metrics: dict[str, Any], search: SearchConfig, n_test: int) -> str:
+def model_card(metrics: dict[str, Any], config: SearchConfig, n_test: int) -> str:
     """README.md of an exported adapter, with the metadata that the hub reads."""
     settings = "\n".join(
         f"| {name} | `{value!r}` |"
         for name, value in metrics["settings"].items()
         if value is not None
     )
-    hub_base = "" if search.base_model == "pocket" else f"base_model: {search.base_model}\n"
+    hub_base = "" if config.base_model == "pocket" else f"base_model: {config.base_model}\n"
     return f"""---
 library_name: peft
 {hub_base}tags: [text-detoxification, lora]
@@ -158,8 +152,8 @@ library_name: peft
 # Detoxification adapter
 
 A LoRA adapter that rewrites toxic sentences, found by detox_tune {__version__} (trial
-`{metrics["trial"]}` of the search `{search.name}`). Base model: `{search.base_model}`, loaded with
-quantization `{search.quantization}`. Put the task prefix {metrics["settings"]["task_prefix"]!r}
+`{metrics["trial"]}` of the search `{config.name}`). Base model: `{config.base_model}`, loaded with
+quantization `{config.quantization}`. Put the task prefix {metrics["settings"]["task_prefix"]!r}
 before every sentence and decode greedily.
 
 ## Scores on the test split ({n_test} sentences, {metrics["scorers"]} scorers)

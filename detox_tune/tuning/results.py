@@ -1,4 +1,4 @@
-"""From Tune's results to a row a trial, and to the winner."""
+"""From Tune's results to one row per trial, and to the winner."""
 
 from __future__ import annotations
 
@@ -53,11 +53,25 @@ class Winner:
     checkpoint: Checkpoint
 
 
-def trial_row(result: Result) -> dict[str, Any]:
+def feasible_j(report: Mapping[str, Any], max_copy_rate: float) -> float:
+    """What reports are ranked by: `j` where the copy rate allows a winner.
+
+    Any other report ranks below all of these; among such, the lower the copy rate the higher.
+    """
+    copy_rate = float(report["copy_rate"])
+    return float(report["j"]) if copy_rate <= max_copy_rate else -1 - copy_rate
+
+
+def best_report(reports: Sequence[Mapping[str, Any]], max_copy_rate: float) -> Mapping[str, Any]:
+    """The report that stands for a trial: the first with the highest `feasible_j`."""
+    return max(reports, key=lambda report: feasible_j(report, max_copy_rate))
+
+
+def trial_row(result: Result, max_copy_rate: float) -> dict[str, Any]:
     """One trial's settings, the scores of its best report, steps, seconds and why it ended."""
     last = result.metrics or {}
     reports = _reports(result)
-    best = max(reports, key=lambda r: (r["feasible_j"], -r["step"])) if reports else {}
+    best = best_report(reports, max_copy_rate) if reports else {}
     config = TrialConfig.model_validate(result.config or {})
     return {
         "trial": trial_name(result),
@@ -72,16 +86,17 @@ def trial_row(result: Result) -> dict[str, Any]:
 
 
 def find_winner(results: Iterable[Result], max_copy_rate: float) -> Winner | None:
-    """The report with the highest `j` among those that copy at most `max_copy_rate`, or None."""
-    candidates = [
-        (report["j"], checkpoint, report, result)
+    """The best report of all trials with its checkpoint, or None if it copies too much."""
+    kept = [
+        (report, checkpoint, result)
         for result in results
         for checkpoint, report in (result.best_checkpoints or [])
-        if report["copy_rate"] <= max_copy_rate
     ]
-    if not candidates:
+    if not kept:
         return None
-    _, checkpoint, report, result = max(candidates, key=lambda candidate: candidate[0])
+    report, checkpoint, result = max(kept, key=lambda one: feasible_j(one[0], max_copy_rate))
+    if report["copy_rate"] > max_copy_rate:
+        return None
     settings = TrialConfig.model_validate(result.config or {})
     return Winner(trial_name(result), settings, report, checkpoint)
 

@@ -21,57 +21,53 @@ from detox_tune.config import SearchConfig
 from detox_tune.data.split import fingerprint
 from detox_tune.errors import UserError
 from detox_tune.files import write_json
-from detox_tune.tuning.checks.cheap import cheap_checks
-from detox_tune.tuning.checks.result import refuse_doomed
+from detox_tune.tuning.base import find_base
+from detox_tune.tuning.checks.quick import quick_checks
+from detox_tune.tuning.checks.result import raise_first_failure
 from detox_tune.tuning.cluster import concurrency, connected
+from detox_tune.tuning.corpus import Corpus, load_corpus
 from detox_tune.tuning.export import export_winner
-from detox_tune.tuning.prepare import (
-    build_base_with_progress,
-    check_anchor,
-    check_penalty,
-    describe_base,
-    describe_data,
-    describe_task,
-)
 from detox_tune.tuning.progress import SearchProgress, clock, settings
 from detox_tune.tuning.results import find_winner, trial_row, write_trials
 from detox_tune.tuning.scheduler import CollapseScheduler
 from detox_tune.tuning.searcher import DetoxSearch
 from detox_tune.tuning.space import SearchSpace
-from detox_tune.tuning.task import Corpus, Task, build_task, load_corpus
+from detox_tune.tuning.task import Task, build_task
 from detox_tune.tuning.trial import run_trial
 
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "ray", "optuna")
 _CHECKPOINTS_KEPT = 2  # checkpoints a trial keeps: its best, and its last
 
 
-def search(config: SearchConfig, space: SearchSpace) -> int:
+def run_search(config: SearchConfig, space: SearchSpace) -> int:
     """Run a search; returns 0, or 1 if no trial is good enough to export."""
     started = time.monotonic()
-    console, log = Console(), Console(stderr=True)
+    console = Console(markup=False, highlight=False)
+    log = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     folder = run_folder(config)
     corpus = load_corpus(config)
-    describe_data(corpus, log)
-    base = build_base_with_progress(config, corpus, log)
+    log.print(corpus.report())
+    base = find_base(config, corpus, log)
     task = build_task(config, corpus, base, task_prefixes=space.task_prefixes())
-    describe_task(config, task, log)
-    describe_base(config, task, log)
-    check_penalty(space, task)
-    check_anchor(space, task)
-    refuse_doomed(cheap_checks(config, space, task))
+    if task.over_long:
+        log.print(
+            f"{task.over_long} of {task.over_long + len(task.examples)} training examples are "
+            f"longer than max_tokens={config.max_tokens} and left out"
+        )
+    raise_first_failure(quick_checks(config, space, task))
     with connected(config) as resources:
         folder.mkdir(parents=True)
         task = dataclasses.replace(task, base=_keep_base(config, base, folder))
         record = describe_search(config, space, corpus) | {"over_long_examples": task.over_long}
         write_json(folder / "search.json", record)
         results = run_trials(config, space, task, folder, concurrency(config, resources))
-    rows = [trial_row(result) for result in results]
+    rows = [trial_row(result, config.max_copy_rate) for result in results]
     write_trials(folder / "trials.csv", rows)
     winner = find_winner(results, config.max_copy_rate)
     record |= {"wall_seconds": round(time.monotonic() - started, 1)}
     if winner is None:
         write_json(folder / "search.json", record)
-        log.print(no_winner(rows, config.max_copy_rate), style="red", soft_wrap=True)
+        log.print(no_winner(rows, config.max_copy_rate), style="red")
         return 1
     log.print(
         f"loading {winner.trial} back from disk, scoring {len(corpus.splits.test)} test pairs"
@@ -88,7 +84,7 @@ def run_trials(
 ) -> list[tune.Result]:
     """All trials, with ASHA and the collapse rule, under `folder`/ray."""
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, search=config, task=task),
+        tune.with_parameters(run_trial, config=config, task=task),
         {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial},
     )
     tuner = tune.Tuner(
@@ -203,7 +199,7 @@ def no_winner(rows: list[dict[str, Any]], max_copy_rate: float) -> str:
 def show_result(metrics: dict[str, Any], folder: Path, seconds: float, console: Console) -> None:
     """The winner's settings and its test scores between the baselines."""
     chosen = settings(metrics["settings"], list(metrics["settings"]))
-    console.print(f"\nwinner: {metrics['trial']} ({chosen})", highlight=False, soft_wrap=True)
+    console.print(f"\nwinner: {metrics['trial']} ({chosen})", soft_wrap=True)
     table = Table(title="test split", title_justify="left", box=None, pad_edge=False)
     table.add_column("system")
     names = ("j", "sta", "sim", "fl", "copy_rate", "exact_copy_rate")
@@ -212,6 +208,6 @@ def show_result(metrics: dict[str, Any], folder: Path, seconds: float, console: 
     for system, scores in metrics["test"].items():
         table.add_row(system, *(f"{scores[name]:.3f}" for name in names))
     console.print(table)
-    console.print(f"adapter: {folder / 'best'}", highlight=False, soft_wrap=True)
-    console.print(f"trials:  {folder / 'trials.csv'}", highlight=False, soft_wrap=True)
-    console.print(f"{clock(seconds)} in all", highlight=False)
+    console.print(f"adapter: {folder / 'best'}", soft_wrap=True)
+    console.print(f"trials:  {folder / 'trials.csv'}", soft_wrap=True)
+    console.print(f"{clock(seconds)} in all")

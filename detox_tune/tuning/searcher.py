@@ -1,15 +1,17 @@
-"""What Optuna proposes, and what it is told about each trial."""
+"""What Optuna proposes, and how each trial is reported to it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, Literal, cast
 
 import optuna
 from optuna.trial import TrialState
 from ray import cloudpickle
 from ray.tune.search.optuna import OptunaSearch
+
+from detox_tune.tuning.results import best_report
 
 _STATES = {
     "finished": TrialState.COMPLETE,
@@ -20,11 +22,6 @@ _STATES = {
 
 
 _ATTEMPTS = 50  # a space with fewer settings than trials repeats them
-
-
-class _Report(NamedTuple):
-    j: float
-    copy_rate: float
 
 
 def make_sampler(
@@ -63,20 +60,19 @@ def ask_new(
 
 
 class DetoxSearch(OptunaSearch):
-    """Optuna's proposals, told the truth about pruned, failed and copying trials.
+    """Optuna's proposals; pruned, failed and copying trials are reported to Optuna correctly.
 
-    The parent tells a trial that ASHA stopped as complete, with the value of its low budget, and
-    leaves one that ended with NaN running for ever. Here a trial is told by its `ended`, which
+    The parent reports a trial that ASHA stopped as complete, with the value of its low budget, and
+    leaves one that ended with NaN running for ever. Here the state follows from `ended`, which
     `CollapseScheduler` puts into the last result: `finished` COMPLETE, `asha` and `collapse`
     PRUNED, `failed` FAIL (the sampler passes over it).
 
     - Intermediate values are `j` at training steps. The sampler ranks pruned trials by their last
       step, then by `j` there.
-    - One report speaks for a trial, as it does when the winner is chosen: the one with the highest
-      `j` among those whose copy rate is at most `max_copy_rate`, and if there is none, the one
-      with the lowest copy rate. It gives the value of a complete trial and, for every trial that
-      did not fail, the constraint `copy_rate - max_copy_rate <= 0`. The sampler ranks all trials
-      that violate it behind those that do not, by how far they miss it.
+    - `best_report` stands for a trial, as it does when the winner is chosen. It gives the value of
+      a complete trial and, for every trial that did not fail, the constraint
+      `copy_rate - max_copy_rate <= 0`. The sampler ranks all trials that violate it behind those
+      that do not, by how far they miss it.
 
     With the same seed and one trial at a time the proposals repeat themselves; with several at
     once they depend on the order in which results arrive.
@@ -103,13 +99,13 @@ class DetoxSearch(OptunaSearch):
         super().__init__(space=define_space, metric="j", mode="max", sampler=chosen)
         self._define_space = define_space
         self._max_copy_rate = max_copy_rate
-        self._reports: dict[str, dict[int, _Report]] = {}
+        self._reports: dict[str, dict[int, dict[str, Any]]] = {}
         self._proposed: list[dict[str, Any]] = []
         self._at_random = make_sampler("random", seed, 0)
 
     @property
     def study(self) -> optuna.Study:
-        """Optuna's own record of all proposals and of what it was told about them."""
+        """Optuna's own record of all proposals and of how they ended."""
         return cast(optuna.Study, self._ot_study)
 
     def suggest(self, trial_id: str) -> dict[str, Any]:
@@ -124,13 +120,13 @@ class DetoxSearch(OptunaSearch):
         reports = self._reports.setdefault(trial_id, {})
         step = int(result["step"])
         if step not in reports:
-            reports[step] = _Report(float(result["j"]), float(result["copy_rate"]))
-            self._ot_trials[trial_id].report(reports[step].j, step)
+            reports[step] = {name: float(result[name]) for name in ("j", "copy_rate")}
+            self._ot_trials[trial_id].report(reports[step]["j"], step)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Tell Optuna how a trial ended."""
+        """Report to Optuna how a trial ended."""
         if trial_id in self._completed_trials:
             return
         self._completed_trials.add(trial_id)
@@ -139,19 +135,12 @@ class DetoxSearch(OptunaSearch):
         value = None
         if result and state != TrialState.FAIL:
             self.on_trial_result(trial_id, result)  # Tune keeps the report that ends a trial back
-            spokesman = self._speaks_for(trial_id)
-            proposal.set_constraint("copy_rate", spokesman.copy_rate - self._max_copy_rate)
-            value = spokesman.j if state == TrialState.COMPLETE else None
+            best = best_report(list(self._reports[trial_id].values()), self._max_copy_rate)
+            proposal.set_constraint("copy_rate", best["copy_rate"] - self._max_copy_rate)
+            value = best["j"] if state == TrialState.COMPLETE else None
         self.study.tell(proposal, value, state)
         self._reports.pop(trial_id, None)
 
     def save(self, checkpoint_path: str) -> None:
         """Save the state as the parent does, also when the space is a closure."""
         Path(checkpoint_path).write_bytes(cloudpickle.dumps(self.__dict__))
-
-    def _speaks_for(self, trial_id: str) -> _Report:
-        reports = self._reports[trial_id].values()
-        feasible = [report for report in reports if report.copy_rate <= self._max_copy_rate]
-        if feasible:
-            return max(feasible, key=lambda report: report.j)
-        return min(reports, key=lambda report: report.copy_rate)

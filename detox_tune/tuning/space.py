@@ -18,14 +18,13 @@ import optuna
 from pydantic import TypeAdapter, ValidationError
 
 from detox_tune.config import (
-    READ_WITH_STRATEGY,
+    READ_WITH,
     SearchConfig,
     TrialConfig,
-    nearest,
     unread_setting,
     validated,
 )
-from detox_tune.errors import UserError
+from detox_tune.errors import UserError, nearest
 from detox_tune.tuning.domains import KINDS, Choice, Domain, Range, Value, ZeroOr
 from detox_tune.tuning.searcher import ask_new, make_sampler
 
@@ -50,7 +49,7 @@ class SearchSpace:
         self._order = self._dependency_order()
         for name in self.domains:
             self._check_condition(name)
-        for name in READ_WITH_STRATEGY:
+        for name in READ_WITH:
             self._check_read(name)
         self._check_fixed()
 
@@ -184,13 +183,13 @@ class SearchSpace:
                 self.domains[name].condition().get("mask_strategy", tuple(strategies))
             )
         for strategy in strategies:
-            if strategy not in READ_WITH_STRATEGY[name]:
+            if strategy not in READ_WITH[name].strategies:
                 value = self.possible(name)[0]
                 raise UserError(f"{self.where}: {unread_setting(name, value, str(strategy))}")
 
     def _check_fixed(self) -> None:
         """What is fixed alone must already make a valid trial."""
-        fixed = {k: v for k, v in self.fixed.items() if k not in READ_WITH_STRATEGY}
+        fixed = {k: v for k, v in self.fixed.items() if k not in READ_WITH}
         validated(TrialConfig, fixed, self.where)
 
     def _dependency_order(self) -> list[str]:

@@ -13,7 +13,6 @@ import torch
 from peft import PeftModel
 from ray import tune
 from transformers import (
-    PreTrainedTokenizerBase,
     TrainerCallback,
     TrainerControl,
     TrainerState,
@@ -21,30 +20,30 @@ from transformers import (
 )
 
 from detox_tune.config import SearchConfig, TrialConfig
-from detox_tune.errors import UserError
-from detox_tune.evaluation.system import evaluate
+from detox_tune.evaluation.rewriting import rewrite
+from detox_tune.evaluation.scores import score_outputs
 from detox_tune.model.lora import adapted
 from detox_tune.model.vocabulary import CutTokenizer
 from detox_tune.training.masking import MaskStatistics
 from detox_tune.training.trainer import DetoxTrainer, build_trainer
+from detox_tune.tuning.base import load_cut_base
+from detox_tune.tuning.results import feasible_j
 from detox_tune.tuning.task import Task
-from detox_tune.tuning.worker import trial_base
 
 
-def run_trial(settings: Mapping[str, Any], *, search: SearchConfig, task: Task) -> None:
+def run_trial(settings: Mapping[str, Any], *, config: SearchConfig, task: Task) -> None:
     """Train one adapter and report its validation scores, with a checkpoint, as it goes.
 
     Runs in a Ray Tune process. It continues from Tune's checkpoint, if there is one, exactly where
     that was written: adapter, optimiser, schedule, random state and place in the data.
     """
     trial = TrialConfig.model_validate(dict(settings))
-    device = use_device(search.gpus_per_trial)
-    base, tokenizer = trial_base(search, task, device)
-    rows = task.rows(task_prefix=trial.task_prefix, anchor=trial.mask_anchor or "edits")
-    with adapted(base, trial.lora, seed=search.seed) as model:
-        arguments = training_arguments(trial, search, Path("trainer"), device)
-        trainer = trial_trainer(trial, model, arguments, search, task, rows)
-        trainer.add_callback(ReportToTune(tokenizer, trial, search, task, trainer.mask_statistics))
+    device = use_device(config.gpus_per_trial)
+    base, tokenizer = load_cut_base(task.base, config.quantization, device, task.vocabulary)
+    with adapted(base, trial.lora, seed=config.seed) as model:
+        arguments = training_arguments(trial, config, Path("trainer"), device)
+        trainer = trial_trainer(trial, model, arguments, config, task, task.rows(trial))
+        trainer.add_callback(ReportToTune(tokenizer, trial, config, task, trainer.mask_statistics))
         checkpoint = tune.get_checkpoint()
         if checkpoint is None:
             trainer.train()
@@ -57,7 +56,7 @@ def trial_trainer(
     trial: TrialConfig,
     model: PeftModel,
     arguments: TrainingArguments,
-    search: SearchConfig,
+    config: SearchConfig,
     task: Task,
     rows: Sequence[Mapping[str, Any]],
 ) -> DetoxTrainer:
@@ -67,12 +66,11 @@ def trial_trainer(
         model,
         arguments,
         {"train": rows},
-        forbidden_token_ids=task.trained_ids(task.forbidden_token_ids) if trial.gamma > 0 else (),
+        forbidden_token_ids=task.forbidden_token_ids,
         mask_strategy=trial.mask_strategy,
         context_window=trial.context_window,
         gamma=trial.gamma,
-        fast=search.fast,
-        token_budget=search.token_budget if search.fast else None,
+        token_budget=config.token_budget,
     )
 
 
@@ -85,27 +83,27 @@ def use_device(gpus: float) -> str:
 
 
 def training_arguments(
-    trial: TrialConfig, search: SearchConfig, folder: Path, device: str
+    trial: TrialConfig, config: SearchConfig, folder: Path, device: str
 ) -> TrainingArguments:
     """The Hugging Face trainer's arguments for a trial."""
     return TrainingArguments(
         output_dir=str(folder),
-        max_steps=search.steps,
+        max_steps=config.steps,
         per_device_train_batch_size=trial.batch_size,
         gradient_accumulation_steps=trial.gradient_accumulation,
         learning_rate=trial.learning_rate,
         lr_scheduler_type="linear",
-        warmup_steps=math.ceil(trial.warmup_share * search.steps),
+        warmup_steps=math.ceil(trial.warmup_share * config.steps),
         save_strategy="steps",
-        save_steps=search.eval_every,
+        save_steps=config.eval_every,
         save_total_limit=2,
         logging_strategy="no",
         report_to="none",
         disable_tqdm=True,
         use_cpu=device == "cpu",
         train_sampling_strategy="group_by_length",
-        seed=search.seed,
-        data_seed=search.seed,
+        seed=config.seed,
+        data_seed=config.seed,
     )
 
 
@@ -114,15 +112,15 @@ class ReportToTune(TrainerCallback):
 
     def __init__(
         self,
-        tokenizer: PreTrainedTokenizerBase | CutTokenizer,
+        tokenizer: CutTokenizer,
         trial: TrialConfig,
-        search: SearchConfig,
+        config: SearchConfig,
         task: Task,
         masked: MaskStatistics,
     ) -> None:
         self.tokenizer = tokenizer
         self.trial = trial
-        self.search = search
+        self.config = config
         self.task = task
         self.masked = masked
         self.started = time.monotonic()
@@ -136,35 +134,24 @@ class ReportToTune(TrainerCallback):
         **kwargs: Any,
     ) -> None:
         """Called by the trainer when `checkpoint-N` has been written."""
-        scores = evaluate(
+        pairs = self.task.validation
+        outputs = rewrite(
             model,  # type: ignore[arg-type]
             self.tokenizer,
-            self.task.validation,
+            [pair.source for pair in pairs],
             task_prefix=self.trial.task_prefix,
-            max_tokens=self.search.max_tokens,
-            lexicon=self.task.lexicon,
-            scorers=self.task.scorers,
-            fast=self.search.fast,
+            max_tokens=self.config.max_tokens,
+        )
+        scores = score_outputs(
+            outputs, pairs, lexicon=self.task.lexicon, scorers=self.task.scorers
         ).summary()
         report = {
             **scores,
             "step": state.global_step,
-            "feasible_j": feasible_j(scores, self.search.max_copy_rate),
+            "feasible_j": feasible_j(scores, self.config.max_copy_rate),
             "trained_share": self.masked.share,
             "pairs_dropped": self.masked.dropped,
             "seconds": time.monotonic() - self.started,
         }
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
-
-
-def feasible_j(scores: Mapping[str, float], max_copy_rate: float) -> float:
-    """`j`, less 1 where the copy rate is too high: any feasible report ranks above any other.
-
-    Raises:
-        UserError: if `j` is not a number; ASHA would never stop such a trial.
-    """
-    j = scores["j"]
-    if not math.isfinite(j):
-        raise UserError(f"j={j} is not a number, so the trial can't be ranked: see its scores")
-    return j if scores["copy_rate"] <= max_copy_rate else j - 1.0

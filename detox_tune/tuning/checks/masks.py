@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from detox_tune.config import READ_WITH_STRATEGY, TrialConfig
+from detox_tune.config import MASK_STRATEGIES, READ_WITH, TrialConfig
+from detox_tune.model.base import load_tokenizer
 from detox_tune.training.masking import (
-    MASK_STRATEGIES,
     MaskStatistics,
+    marked,
     mask_statistics,
     trained_positions,
 )
-from detox_tune.tuning.checks.data import languages_of
+from detox_tune.tuning.checks.pairs import languages_of
 from detox_tune.tuning.checks.result import CheckResult, Status
 from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.task import Task
 
 _DROPPED_WARN = 0.5
+_PAIRS_SHOWN = 2
 
 
 def trials_to_check(space: SearchSpace) -> list[TrialConfig]:
@@ -63,7 +65,7 @@ def mask_name(trial: TrialConfig) -> str:
 
 def _anchors(space: SearchSpace, strategy: str) -> list[str | None]:
     """The anchors that the space can draw with a strategy; None stands for the default."""
-    if strategy not in READ_WITH_STRATEGY["mask_anchor"]:
+    if strategy not in READ_WITH["mask_anchor"].strategies:
         return [None]
     domain = space.domains.get("mask_anchor")
     if domain and strategy not in domain.condition().get("mask_strategy", (strategy,)):
@@ -105,20 +107,38 @@ def mask_check(task: Task, trial: TrialConfig, *, in_space: bool = True) -> Chec
     return CheckResult(name, Status.PASS, seen)
 
 
+def marked_pairs(task: Task, trials: Sequence[TrialConfig]) -> str:
+    """References of a few pairs with the tokens marked that each trial's mask trains."""
+    tokenizer = load_tokenizer(task.base)
+    rows = {mask_name(trial): _trained(task, trial) for trial in trials}
+    chosen = [i for i, example in enumerate(task.examples) if any(example.toxic["edits"])]
+    lines = ["what each mask trains ([[...]] marks trained tokens)"]
+    for index in chosen[:_PAIRS_SHOWN]:
+        example = task.examples[index]
+        lines.append(f"  source: {task.train[example.pair].source}")
+        tokens = tokenizer.convert_ids_to_tokens(task.vocabulary.full(example.label_ids))
+        lines += [f"    {name}: {marked(tokens, trained[index])}" for name, trained in rows.items()]
+    return "\n".join(lines)
+
+
+def _trained(task: Task, trial: TrialConfig) -> list[list[bool]]:
+    """The trained label positions of every example."""
+    return [
+        trained_positions(
+            trial.mask_strategy,
+            toxic=row["toxic_positions"],
+            label_toxic=row["label_toxic"],
+            context_window=trial.context_window,
+        )
+        for row in task.rows(trial)
+    ]
+
+
 def _statistics(task: Task, trial: TrialConfig, languages: Sequence[str]) -> MaskStatistics:
     """What the trial's mask makes of the examples in the given languages."""
-    positions = task.positions[trial.mask_anchor or "edits"]
+    every = zip(task.examples, task.rows(trial), _trained(task, trial), strict=True)
     return mask_statistics(
-        (
-            toxic,
-            example.label_toxic,
-            trained_positions(
-                trial.mask_strategy,
-                toxic=toxic,
-                label_toxic=example.label_toxic,
-                context_window=trial.context_window,
-            ),
-        )
-        for example, toxic in zip(task.examples, positions, strict=True)
+        (row["toxic_positions"], row["label_toxic"], trained)
+        for example, row, trained in every
         if task.train[example.pair].language in languages
     )

@@ -1,4 +1,4 @@
-"""A row of the table of checks."""
+"""One row of the table of checks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class CheckResult:
     """What to do about it; empty where the status is `pass`, and only there."""
 
 
-def refuse_doomed(results: Iterable[CheckResult]) -> None:
+def raise_first_failure(results: Iterable[CheckResult]) -> None:
     """Raise for the first check that failed; warnings pass.
 
     Raises:

@@ -1,14 +1,17 @@
-"""Pairs as token ids, with the tokens of toxic spans marked."""
+"""Pairs as token ids, with what lies in toxic spans, and what answers them, marked."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from detox_tune.config import MASK_ANCHORS, MaskAnchor
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
+from detox_tune.model.vocabulary import Vocabulary
+from detox_tune.training.masking import toxic_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -18,41 +21,59 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One source and one of its references as ids; both end with the end token, which is clean."""
+    """A pair with one of its references, as ids; each text ends with the end token."""
 
     pair: int
     """Index of the pair that it comes from."""
+    input_ids: Mapping[str, list[int]]
+    """For each task prefix: prefix and source."""
     source_ids: list[int]
-    """Ids of the source without a task prefix, length S."""
+    """The source without a prefix, length S."""
     source_toxic: list[bool]
     """Length S: the token lies in a toxic span, from the lexicon or annotated."""
     label_ids: list[int]
-    """Ids of the reference, length T."""
+    """The reference, length T."""
     label_toxic: list[bool]
     """Length T: the token lies in a toxic span that the lexicon finds in the reference."""
+    toxic: Mapping[MaskAnchor, list[bool]]
+    """For each mask anchor, length T: the label position is toxic (`masking.toxic_positions`)."""
 
-    def ids(self) -> tuple[list[int], list[int]]:
-        """Ids of either side."""
-        return self.source_ids, self.label_ids
+    def ids(self) -> list[list[int]]:
+        """Everything that a trial reads or is taught."""
+        return [*self.input_ids.values(), self.source_ids, self.label_ids]
+
+    def cut(self, vocabulary: Vocabulary) -> Example:
+        """The same in the ids of a cut base."""
+        return Example(
+            self.pair,
+            {prefix: vocabulary.cut(ids) for prefix, ids in self.input_ids.items()},
+            vocabulary.cut(self.source_ids),
+            self.source_toxic,
+            vocabulary.cut(self.label_ids),
+            self.label_toxic,
+            self.toxic,
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class Tokenised:
-    """The examples of a set of pairs, and how many were too long."""
+def make_examples(
+    pairs: Sequence[Pair],
+    tokenizer: PreTrainedTokenizerBase,
+    lexicon: Lexicon,
+    *,
+    task_prefixes: Collection[str],
+    max_tokens: int,
+) -> tuple[list[Example], int]:
+    """One example for each reference of each pair.
 
-    examples: tuple[Example, ...]
-    over_long: int
-
-
-def tokenise(
-    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, lexicon: Lexicon, *, max_tokens: int
-) -> Tokenised:
-    """One example for each reference of each pair; examples over `max_tokens` are left out."""
+    Returns:
+        The examples, and how many were left out because a side is longer than `max_tokens`.
+    """
     examples: list[Example] = []
     over_long = 0
     for index, pair in enumerate(pairs):
         spans = [*lexicon.spans(pair.source, pair.language), *pair.spans]
         source_ids, source_toxic = _marked_ids(tokenizer, pair.source, spans)
+        inputs = {prefix: tokenizer(prefix + pair.source).input_ids for prefix in task_prefixes}
         for reference in pair.references:
             label_ids, label_toxic = _marked_ids(
                 tokenizer, reference, lexicon.spans(reference, pair.language)
@@ -60,19 +81,27 @@ def tokenise(
             if max(len(source_ids), len(label_ids)) > max_tokens:
                 over_long += 1
                 continue
-            examples.append(Example(index, source_ids, source_toxic, label_ids, label_toxic))
-    return Tokenised(tuple(examples), over_long)
+            toxic = {
+                anchor: toxic_positions(
+                    source_ids, label_ids, source_toxic, label_toxic, mask_anchor=anchor
+                )
+                for anchor in MASK_ANCHORS
+            }
+            examples.append(
+                Example(index, inputs, source_ids, source_toxic, label_ids, label_toxic, toxic)
+            )
+    return examples, over_long
 
 
 def encode_sources(
     sources: Sequence[str], tokenizer: Callable[[str], Any], task_prefix: str
 ) -> list[list[int]]:
-    """Ids of prefix + source, as the model is asked; one list per source."""
+    """Ids of prefix + source, as the model is asked; one list for each source."""
     return [tokenizer(task_prefix + source).input_ids for source in sources]
 
 
 def toxic_token_ids(examples: Sequence[Example], *, min_purity: float) -> list[int]:
-    """Ids whose occurrences lie in toxic spans at least `min_purity` of the time.
+    """Ids whose occurrences lie in toxic spans at least `min_purity` of the time, sorted.
 
     Counted over every source (once) and every reference, so that a piece which also builds
     innocent words is not forbidden.

@@ -1,7 +1,7 @@
 """Checks that need no weights: do the data, the lexicon and the masks give a search a chance?
 
-They run on what the driver has anyway (a `Task`), in seconds, so a search can run them before its
-first trial; `python -m detox_tune.checks` adds those of `model` and `steps`.
+They run on what the driver has anyway (a `Task`), in seconds, so a search runs them before its
+first trial; `python -m detox_tune.checks` adds those of `thorough`.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from collections.abc import Sequence
 
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.model.base import load_tokenizer
-from detox_tune.tuning.checks.data import (
+from detox_tune.tuning.checks.masks import all_masks, mask_check, trials_to_check
+from detox_tune.tuning.checks.pairs import (
     label_check,
     lexicon_checks,
     penalty_check,
     sentence_checks,
 )
-from detox_tune.tuning.checks.masks import all_masks, mask_check, trials_to_check
 from detox_tune.tuning.checks.result import CheckResult
 from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.task import Task
 
 
-def cheap_checks(config: SearchConfig, space: SearchSpace, task: Task) -> list[CheckResult]:
+def quick_checks(config: SearchConfig, space: SearchSpace, task: Task) -> list[CheckResult]:
     """Everything that can be said without the base's weights, in seconds.
 
     Sentences and lexicon coverage of each language, labels, the penalty's tokens (where the space

@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.text import words
-from detox_tune.data.tokenise import Example
+from detox_tune.training.examples import Example
 from detox_tune.tuning.checks.result import CheckResult, Status
 from detox_tune.tuning.task import Task
 
@@ -29,7 +29,7 @@ _SHOWN_TOKENS = 6
 def sentence_checks(
     task: Task, tokenizer: PreTrainedTokenizerBase, max_tokens: int
 ) -> list[CheckResult]:
-    """A row a language: words, tokens, tokens that the base does not know, over-long references."""
+    """One row per language: words, tokens, tokens that the base does not know, over-long ones."""
     return [
         _sentence_check(task, language, tokenizer.unk_token_id, max_tokens)
         for language in languages_of(task)
@@ -53,7 +53,7 @@ def _sentence_check(
         )
     sources = {example.pair: example.source_ids for example in examples}.values()
     labels = [example.label_ids for example in examples]
-    tokens = list(chain.from_iterable([*sources, *labels]))
+    tokens = task.vocabulary.full(list(chain.from_iterable([*sources, *labels])))
     unknown = tokens.count(unknown_id) / len(tokens) if unknown_id is not None else 0.0
     seen = (
         f"{len(pairs):,} pairs; sources {_mean(words(p.source, language) for p in pairs):.1f} "
@@ -71,7 +71,7 @@ def _sentence_check(
 
 
 def lexicon_checks(task: Task, *, needed_by: Sequence[str]) -> list[CheckResult]:
-    """A row a language: how many training sources hold a toxic word, from lexicon or annotation.
+    """One row per language: how many training sources hold a toxic word.
 
     Args:
         task: its examples are counted, its lexicon named.
@@ -122,7 +122,8 @@ def _lexicon_check(task: Task, language: str, needed_by: Sequence[str]) -> Check
 def label_check(task: Task, tokenizer: PreTrainedTokenizerBase) -> CheckResult:
     """Whether references hold anything to learn: tokens other than padding and the end token."""
     nothing = {tokenizer.pad_token_id, tokenizer.eos_token_id, -100}
-    empty = sum(nothing.issuperset(example.label_ids) for example in task.examples)
+    full = task.vocabulary.full
+    empty = sum(nothing.issuperset(full(example.label_ids)) for example in task.examples)
     positions = sum(len(example.label_ids) for example in task.examples)
     seen = f"{len(task.examples):,} references, {positions:,} positions; {empty:,} hold no token"
     remedy = "check the neutral sentences, and that the tokenizer belongs to the base"
@@ -143,7 +144,9 @@ def penalty_check(task: Task, tokenizer: PreTrainedTokenizerBase) -> CheckResult
             "give a --lexicon whose words occur there, lower min_purity, or fix gamma: 0",
         )
     step = max(1, count // _SHOWN_TOKENS)
-    shown = tokenizer.convert_ids_to_tokens(task.forbidden_token_ids[::step][:_SHOWN_TOKENS])
+    shown = tokenizer.convert_ids_to_tokens(
+        task.vocabulary.full(task.forbidden_token_ids[::step][:_SHOWN_TOKENS])
+    )
     return CheckResult("penalty", Status.PASS, f"{count:,} toxic tokens, such as {' '.join(shown)}")
 
 

@@ -1,29 +1,65 @@
-"""Loading an exported adapter with its base."""
+"""What a model, or an exported adapter with its base, makes of sources."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from peft import PeftModel
 from safetensors import SafetensorError
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from detox_tune.errors import UserError
+from detox_tune.evaluation.decoding import greedy_decode
+from detox_tune.evaluation.drafting import draft_decode
 from detox_tune.model.base import Quantization, load_base
-from detox_tune.model.dequantise import device_memory
+from detox_tune.model.vocabulary import CutTokenizer
+from detox_tune.training.examples import encode_sources
+
+
+def rewrite(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase | CutTokenizer,
+    sources: Sequence[str],
+    *,
+    task_prefix: str,
+    max_tokens: int,
+    fast: bool = True,
+) -> list[str]:
+    """Greedy outputs for sources, sentinels left in so that they can be counted.
+
+    With `fast` they are drafted from the sources, which changes nothing but the time.
+    """
+    source_ids = encode_sources(sources, tokenizer, task_prefix)
+    if fast:
+        drafts = encode_sources(sources, tokenizer, "")
+        outputs = draft_decode(model, source_ids, drafts=drafts, max_new_tokens=max_tokens)
+    else:
+        outputs = greedy_decode(model, source_ids, max_new_tokens=max_tokens)
+    return [str(tokenizer.decode(ids)) for ids in outputs]
 
 
 @dataclass(frozen=True)
 class Adapter:
-    """A tuned model, ready to decode, and how it wants to be asked."""
+    """A tuned model, ready to decode, and what it was trained with."""
 
     model: PeftModel
     tokenizer: PreTrainedTokenizerBase
     task_prefix: str
     max_tokens: int
+
+    def rewrite(self, sources: Sequence[str]) -> list[str]:
+        """What it makes of sources, sentinels left in."""
+        return rewrite(
+            self.model,
+            self.tokenizer,
+            sources,
+            task_prefix=self.task_prefix,
+            max_tokens=self.max_tokens,
+        )
 
 
 def load_adapter(folder: Path, *, base_model: str | None = None, device: str = "cpu") -> Adapter:
@@ -44,7 +80,6 @@ def load_adapter(folder: Path, *, base_model: str | None = None, device: str = "
         base_model or config["base_model_name_or_path"],
         quantization=quantization,
         device=device,
-        memory=device_memory(device, 1.0),
     )
     try:
         model = PeftModel.from_pretrained(base, str(folder))

@@ -195,6 +195,6 @@ def _trainer(
 
 
 def _base_sums(model: torch.nn.Module) -> list[float]:
-    """A sum a base weight: a copy of half a billion weights would be too much to compare with."""
+    """A sum of each base weight: a copy of half a billion weights would be too much memory."""
     weights = [weight for name, weight in model.named_parameters() if "lora_" not in name]
     return [float(weight.detach().sum(dtype=torch.float64)) for weight in weights]

@@ -1,4 +1,4 @@
-"""All checks of a search, from its space to a few training steps on the real base."""
+"""Checks that load the base: its head and answers, a few training steps, the cost of a trial."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.errors import UserError
+from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.evaluation.scores import score_outputs
-from detox_tune.evaluation.system import rewrite
 from detox_tune.model.vocabulary import CutTokenizer
-from detox_tune.tuning.checks.estimate import estimate_check, longest_rows, peak_memory
+from detox_tune.tuning.base import load_cut_base
+from detox_tune.tuning.checks.cost import estimate_check, longest_rows, peak_memory
 from detox_tune.tuning.checks.masks import mask_name, trials_to_check
-from detox_tune.tuning.checks.model import answer_check, head_check, is_pocket_like
 from detox_tune.tuning.checks.result import CheckResult, Status
-from detox_tune.tuning.checks.steps import trainer_check
+from detox_tune.tuning.checks.training_steps import trainer_check
+from detox_tune.tuning.checks.untuned_base import answer_check, head_check, is_pocket_like
+from detox_tune.tuning.corpus import Corpus, load_corpus
 from detox_tune.tuning.space import SearchSpace
-from detox_tune.tuning.task import Corpus, Task, load_corpus
-from detox_tune.tuning.worker import trial_base
+from detox_tune.tuning.task import Task
 
 _PAIRS_DECODED = 32  # of the validation sample: enough to see what a base does
 
@@ -58,7 +59,7 @@ def corpus_check(config: SearchConfig) -> tuple[Corpus, list[CheckResult]]:
         return dataclasses.replace(corpus, lexicon=empty), [result]
 
 
-def model_checks(
+def base_checks(
     config: SearchConfig, space: SearchSpace, task: Task, tell: Callable[[str], None]
 ) -> list[CheckResult]:
     """The checks that load the base: head, answers, a trainer for each mask, cost of a trial.
@@ -71,7 +72,7 @@ def model_checks(
     """
     tell("loading the base")
     device, results = _device(config)
-    base, tokenizer = trial_base(config, task, device)
+    base, tokenizer = load_cut_base(task.base, config.quantization, device, task.vocabulary)
     with _threads_of_a_trial(config):
         results.append(head_check(base))
         tell("decoding with the untouched base")
@@ -81,10 +82,8 @@ def model_checks(
         step_seconds = 0.0
         for trial in trials:
             tell(f"training steps: {mask_name(trial)}")
-            anchor = trial.mask_anchor or "edits"
-            rows = task.rows(task_prefix=trial.task_prefix, anchor=anchor)
             result, seconds = trainer_check(
-                f"trainer {mask_name(trial)}", trial, base, config, task, rows
+                f"trainer {mask_name(trial)}", trial, base, config, task, task.rows(trial)
             )
             results.append(result)
             step_seconds = max(step_seconds, seconds)
@@ -121,7 +120,7 @@ def _answers(
     space: SearchSpace,
     task: Task,
     base: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase | CutTokenizer,
+    tokenizer: CutTokenizer,
 ) -> tuple[CheckResult, float]:
     """The row on the base's own answers, and the seconds that one report of a trial would take."""
     pairs = task.validation[:_PAIRS_DECODED]
@@ -134,7 +133,6 @@ def _answers(
         [pair.source for pair in pairs],
         task_prefix=prefix,
         max_tokens=config.max_tokens,
-        fast=config.fast,
     )
     score_outputs(outputs, pairs, lexicon=task.lexicon, scorers=task.scorers)
     seconds = (time.perf_counter() - started) * len(task.validation) / len(pairs)
@@ -153,8 +151,7 @@ def _heaviest_step(
         update={"mask_strategy": "none", "mask_anchor": None, "context_window": None}
         | ({} if task.forbidden_token_ids else {"gamma": 0.0})
     )
-    rows = task.rows(task_prefix=heaviest.task_prefix, anchor="edits")
-    longest = longest_rows(rows, heaviest)
+    longest = longest_rows(task.rows(heaviest), heaviest)
     return trainer_check("longest batch", heaviest, base, config, task, longest, steps=1)[0]
 
 

@@ -1,0 +1,61 @@
+"""The base of a search: built or found on the driver, loaded once in each worker process."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import PreTrainedModel
+
+from detox_tune.config import SearchConfig
+from detox_tune.model.base import Quantization, load_base
+from detox_tune.model.pocket import pocket_base
+from detox_tune.model.vocabulary import CutTokenizer, Vocabulary, cut_vocabulary
+from detox_tune.tuning.corpus import Corpus, denoising_sentences
+
+
+def find_base(config: SearchConfig, corpus: Corpus, console: Console) -> str:
+    """Hub name or folder of the base model; a pocket base is built if no cache has it.
+
+    Args:
+        config: of the search.
+        corpus: its training split is what a pocket base learns to copy.
+        console: shows the progress of building.
+    """
+    if config.base_model != "pocket":
+        path = Path(config.base_model)
+        return str(path.resolve()) if path.is_dir() else config.base_model
+    if not console.is_terminal:
+        console.print("pocket base: built on first use (a minute or two), then cached")
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        bar = progress.add_task("pocket base", total=config.pocket_steps, visible=False)
+        folder = pocket_base(
+            denoising_sentences(config, corpus),
+            vocabulary=config.pocket_vocabulary,
+            steps=config.pocket_steps,
+            seed=config.seed,
+            progress=lambda step: progress.update(bar, completed=step, visible=True),
+        )
+    return str(folder)
+
+
+@lru_cache(maxsize=1)
+def load_cut_base(
+    name: str, quantization: Quantization, device: str, vocabulary: Vocabulary
+) -> tuple[PreTrainedModel, CutTokenizer]:
+    """The frozen base that trials train on, and a tokenizer with its ids.
+
+    The process keeps it: whoever puts adapters on it takes them off again, as `adapted` does.
+
+    Args:
+        name: hub name or folder of the full base.
+        quantization: see `load_base`.
+        device: a torch device.
+        vocabulary: the tokens that trials train with.
+    """
+    base, tokenizer = load_base(name, quantization=quantization, device=device)
+    cut_vocabulary(base, vocabulary)
+    return base, CutTokenizer(tokenizer, vocabulary)
