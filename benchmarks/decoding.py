@@ -25,10 +25,10 @@ from detox_tune.evaluation.decoding import greedy_decode
 from detox_tune.evaluation.drafting import draft_decode
 from detox_tune.evaluation.scores import delete_outputs
 from detox_tune.model.base import load_base
-from detox_tune.model.dequantise import device_memory
 from detox_tune.model.lora import TARGETS, adapted
+from detox_tune.tuning.corpus import Corpus, load_corpus
 from detox_tune.tuning.space_file import load_space
-from detox_tune.tuning.task import Corpus, build_task, load_corpus
+from detox_tune.tuning.task import build_task
 from detox_tune.tuning.trial import training_arguments, trial_trainer
 
 SENTENCES = 256
@@ -40,14 +40,14 @@ STEPS = 300
 
 def decoding_rows(pocket: Path, space_file: Path, device: str, repeats: int) -> Iterator[Row]:
     """Seconds for 256 sentences of each kind, and how many of 1,000 outputs are the same."""
-    search, _ = load_space(space_file, {"vocabulary": "full", "steps": STEPS, "grace_steps": 1})
-    corpus = load_corpus(search)
+    config, _ = load_space(space_file, {"vocabulary": "full", "steps": STEPS, "grace_steps": 1})
+    corpus = load_corpus(config)
     texts = [pair.source for pair in (*corpus.splits.test, *corpus.splits.train)][:COMPARED]
     with tempfile.TemporaryDirectory() as folder:
         for kind, targets in (("copy", None), ("delete", _deletions), ("rewrite", lambda c: c)):
             adapter = None
             if targets is not None:
-                adapter = str(_tuned(search, targets(corpus), pocket, Path(folder) / kind))
+                adapter = str(_tuned(config, targets(corpus), pocket, Path(folder) / kind))
             stock, fast, ids = _models(pocket, adapter, texts, device)
             name = f"decoding {SENTENCES} sentences, pocket, {kind}"
             for size in (8, 32):
@@ -65,9 +65,7 @@ def _models(
     pocket: Path, adapter: str | None, texts: Sequence[str], device: str
 ) -> tuple[Any, Any, list[list[int]]]:
     """Stock and fast model, both of nf4 layers, and the ids of the sentences."""
-    base, tokenizer = load_base(
-        str(pocket), quantization="nf4", device=device, memory=device_memory(device, 1.0)
-    )
+    base, tokenizer = load_base(str(pocket), quantization="nf4", device=device)
     stock = stock_model(str(pocket), TARGETS["second"], quantized=True, device=device)
     plain = stock.unload()
     models = [
@@ -118,13 +116,12 @@ def _deletions(corpus: Corpus) -> Corpus:
     return dataclasses.replace(corpus, splits=splits)
 
 
-def _tuned(search: SearchConfig, corpus: Corpus, pocket: Path, folder: Path) -> Path:
+def _tuned(config: SearchConfig, corpus: Corpus, pocket: Path, folder: Path) -> Path:
     """An adapter trained for some steps on the corpus."""
-    task = build_task(search, corpus, str(pocket), task_prefixes=[""])
+    task = build_task(config, corpus, str(pocket), task_prefixes=[""])
     base, _ = load_base(str(pocket), quantization="none")
     with adapted(base, TRIAL.lora, seed=0) as model, tempfile.TemporaryDirectory() as scratch:
-        arguments = training_arguments(TRIAL, search, Path(scratch), "cpu")
-        rows = task.rows(task_prefix="", anchor="edits")
-        trial_trainer(TRIAL, model, arguments, search, task, rows).train()
+        arguments = training_arguments(TRIAL, config, Path(scratch), "cpu")
+        trial_trainer(TRIAL, model, arguments, config, task, task.rows(TRIAL)).train()
         model.save_pretrained(str(folder))
     return folder

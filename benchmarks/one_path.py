@@ -27,7 +27,6 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from detox_tune.cli import quiet_environment
 from detox_tune.model.base import load_model
-from detox_tune.model.dequantise import device_memory
 from detox_tune.model.lora import TARGETS, add_lora
 from detox_tune.model.vocabulary import Vocabulary, cut_vocabulary
 from detox_tune.training.collator import masked_rows
@@ -147,7 +146,6 @@ def _fast_trainer(
         spec.checkpoint,
         quantization="nf4" if spec.quantized else "none",
         device=spec.device,
-        memory=device_memory(spec.device, 1.0),
     )
     if len(vocabulary.kept) < base.config.vocab_size:
         cut_vocabulary(base, vocabulary)
@@ -195,7 +193,7 @@ def _kept_ids(spec: Spec) -> tuple[int, ...]:
 def _arguments(spec: Spec, folder: str) -> TrainingArguments:
     return TrainingArguments(
         output_dir=folder,
-        num_train_epochs=spec.steps,  # of one step each; with `max_steps` a GPU would not compile
+        max_steps=spec.steps,
         per_device_train_batch_size=spec.pairs,
         learning_rate=1e-3,
         save_strategy="no",

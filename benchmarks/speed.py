@@ -28,14 +28,16 @@ import yaml
 from decoding import decoding_rows
 from one_path import Spec
 from report import Row, markdown
+from rich.console import Console
 from start import start_rows
 from transformers import AutoTokenizer, MT5Config, MT5ForConditionalGeneration
 
 from detox_tune.cli import OneLineParser, quiet_environment, run_command
 from detox_tune.files import write_json, write_text
 from detox_tune.publish import commit
+from detox_tune.tuning.base import find_base
+from detox_tune.tuning.corpus import load_corpus
 from detox_tune.tuning.space_file import load_space
-from detox_tune.tuning.task import build_base, load_corpus
 
 HERE = Path(__file__).parent
 POCKET = HERE.parent / "search_spaces" / "pocket.yaml"
@@ -103,12 +105,12 @@ def steps_in_turn(
     with stock as one, path_process(path="fast", **spec) as other:
         both = (one, other)
         for process in both:
-            heard(process)  # ready
+            read_answer(process)  # ready
         seconds = [[step(process) for process in both] for _ in range(1 + options.repeats)]
         last = []
         for process in both:  # one must be gone before the other's last step, which is profiled
             step(process)
-            last.append(heard(process))
+            last.append(read_answer(process))
             process.wait()
         return [list(times) for times in zip(*seconds[1:], strict=True)], last
 
@@ -118,7 +120,7 @@ def step(process: subprocess.Popen[str]) -> float:
     assert process.stdin is not None
     process.stdin.write("step\n")
     process.stdin.flush()
-    return float(heard(process)["seconds"])
+    return float(read_answer(process)["seconds"])
 
 
 @contextmanager
@@ -135,8 +137,8 @@ def path_process(**spec: Any) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
-def heard(process: subprocess.Popen[str]) -> Any:
-    """The next line that a process says."""
+def read_answer(process: subprocess.Popen[str]) -> Any:
+    """The next line that a process writes."""
     assert process.stdout is not None
     line = process.stdout.readline()
     if not line:
@@ -193,8 +195,8 @@ def random_mt5_base(folder: Path, pocket: Path) -> None:
 
 def build_pocket() -> str:
     """The pocket base of the default search, from the cache if it is there."""
-    search, _ = load_space(POCKET, {})
-    return build_base(search, load_corpus(search))
+    config, _ = load_space(POCKET, {})
+    return find_base(config, load_corpus(config), Console(stderr=True))
 
 
 def machine(device: str) -> str:

@@ -15,14 +15,15 @@ from stock import stock_model, stock_trainer
 from transformers import TrainerCallback
 
 from detox_tune.config import SearchConfig, TrialConfig
-from detox_tune.data.tokenise import encode_sources
 from detox_tune.model.base import load_tokenizer
 from detox_tune.model.lora import TARGETS, adapted
 from detox_tune.training.collator import masked_rows
+from detox_tune.training.examples import encode_sources
+from detox_tune.tuning.base import load_cut_base
+from detox_tune.tuning.corpus import load_corpus
 from detox_tune.tuning.space_file import load_space
-from detox_tune.tuning.task import Task, build_task, load_corpus
+from detox_tune.tuning.task import Task, build_task
 from detox_tune.tuning.trial import training_arguments, trial_trainer
-from detox_tune.tuning.worker import forget_bases, trial_base
 
 TRIAL = TrialConfig(lora="first", mask_strategy="toxic_context", batch_size=16)
 
@@ -43,51 +44,50 @@ def start_rows(
     gpus = 1.0 if options.device.startswith("cuda") else 0.0
     for shape, folder in bases.items():
         settings = {"quantization": "nf4", "gpus_per_trial": gpus}
-        search, space = load_space(space_file, settings)
-        corpus = load_corpus(search)
-        task = build_task(search, corpus, str(folder), task_prefixes=space.task_prefixes())
-        full = search.model_copy(update={"vocabulary": "full"})
+        config, space = load_space(space_file, settings)
+        corpus = load_corpus(config)
+        task = build_task(config, corpus, str(folder), task_prefixes=space.task_prefixes())
+        full = config.model_copy(update={"vocabulary": "full"})
         plain = build_task(full, corpus, str(folder), task_prefixes=space.task_prefixes())
         stock, first, second = [], [], []
         for _ in range(options.repeats):
-            stock.append(seconds_to_first_step(_stock, search, plain, options.device))
-            forget_bases()
-            first.append(seconds_to_first_step(_fast, search, task, options.device))
-            second.append(seconds_to_first_step(_fast, search, task, options.device))
+            stock.append(seconds_to_first_step(_stock, config, plain, options.device))
+            load_cut_base.cache_clear()
+            first.append(seconds_to_first_step(_fast, config, task, options.device))
+            second.append(seconds_to_first_step(_fast, config, task, options.device))
         medians = [statistics.median(times) for times in (stock, first, second)]
         yield Row(f"trial start to first step, {shape}, first of a worker", "s", *medians[:2])
         yield Row(f"trial start to first step, {shape}, second of a worker", "s", *medians[::2])
 
 
 def seconds_to_first_step(
-    start: Callable[[SearchConfig, Task, str], None], search: SearchConfig, task: Task, device: str
+    start: Callable[[SearchConfig, Task, str], None], config: SearchConfig, task: Task, device: str
 ) -> float:
     """How long until a trainer is about to take its first step."""
     started = time.perf_counter()
     try:
-        start(search, task, device)
+        start(config, task, device)
     except _FirstStep:
         return time.perf_counter() - started
     raise RuntimeError("the trial took no step")
 
 
-def _stock(search: SearchConfig, task: Task, device: str) -> None:
+def _stock(config: SearchConfig, task: Task, device: str) -> None:
     """Loads the base and tokenises the sources anew, as a script that runs once a trial does."""
     model = stock_model(task.base, TARGETS[TRIAL.lora], quantized=True, device=device)
     tokenizer = load_tokenizer(task.base)
     encode_sources([pair.source for pair in task.train], tokenizer, TRIAL.task_prefix)
-    rows = task.rows(task_prefix=TRIAL.task_prefix, anchor="edits")
+    rows = task.rows(TRIAL)
     kept, _ = masked_rows("train", rows, TRIAL.mask_strategy, TRIAL.context_window)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = training_arguments(TRIAL, search, Path(folder), device)
+        arguments = training_arguments(TRIAL, config, Path(folder), device)
         stock_trainer(model, arguments, kept, _StopThere()).train()
 
 
-def _fast(search: SearchConfig, task: Task, device: str) -> None:
-    base, _ = trial_base(search, task, device)
-    rows = task.rows(task_prefix=TRIAL.task_prefix, anchor="edits")
+def _fast(config: SearchConfig, task: Task, device: str) -> None:
+    base, _ = load_cut_base(task.base, config.quantization, device, task.vocabulary)
     with adapted(base, TRIAL.lora, seed=0) as model, tempfile.TemporaryDirectory() as folder:
-        arguments = training_arguments(TRIAL, search, Path(folder), device)
-        trainer = trial_trainer(TRIAL, model, arguments, search, task, rows)
+        arguments = training_arguments(TRIAL, config, Path(folder), device)
+        trainer = trial_trainer(TRIAL, model, arguments, config, task, task.rows(TRIAL))
         trainer.add_callback(_StopThere())
         trainer.train()

@@ -14,27 +14,31 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich.console import Console
 from stock import stock_model, stock_trainer
 from torch import nn
 from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 
 from detox_tune.cli import quiet_environment
 from detox_tune.config import SearchConfig, TrialConfig
-from detox_tune.evaluation.system import evaluate
+from detox_tune.evaluation.rewriting import rewrite
+from detox_tune.evaluation.scores import score_outputs
 from detox_tune.model.lora import TARGETS
 from detox_tune.training.collator import masked_rows
 from detox_tune.training.losses import penalised_positions, toxic_penalty
+from detox_tune.tuning.base import find_base
+from detox_tune.tuning.corpus import load_corpus
 from detox_tune.tuning.space import first_samples
 from detox_tune.tuning.space_file import load_space
-from detox_tune.tuning.task import Task, build_base, build_task, load_corpus
+from detox_tune.tuning.task import Task, build_task
 from detox_tune.tuning.trial import training_arguments
 
 
 class Evaluate(TrainerCallback):
     """Decodes and scores the validation sample with `generate`, every so many steps."""
 
-    def __init__(self, search: SearchConfig, trial: TrialConfig, task: Task) -> None:
-        self.search, self.trial, self.task = search, trial, task
+    def __init__(self, config: SearchConfig, trial: TrialConfig, task: Task) -> None:
+        self.config, self.trial, self.task = config, trial, task
         self.tokenizer = AutoTokenizer.from_pretrained(task.base)
         self.scores: dict[str, float] = {}
 
@@ -42,44 +46,45 @@ class Evaluate(TrainerCallback):
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
     ) -> None:
         """Called by the trainer when the weights have moved."""
-        if state.global_step % self.search.eval_every:
+        if state.global_step % self.config.eval_every:
             return
-        self.scores = evaluate(
+        pairs = self.task.validation
+        outputs = rewrite(
             model,
             self.tokenizer,
-            self.task.validation,
+            [pair.source for pair in pairs],
             task_prefix=self.trial.task_prefix,
-            max_tokens=self.search.max_tokens,
-            lexicon=self.task.lexicon,
-            scorers=self.task.scorers,
+            max_tokens=self.config.max_tokens,
             fast=False,
+        )
+        self.scores = score_outputs(
+            outputs, pairs, lexicon=self.task.lexicon, scorers=self.task.scorers
         ).summary()
 
 
 def main() -> None:
     """Every trial of the space, from its first step to its last."""
     quiet_environment()
-    search, space = load_space(Path(sys.argv[1]), {"fast": False})
-    corpus = load_corpus(search)
-    base = build_base(search, corpus)
-    task = build_task(search, corpus, base, task_prefixes=space.task_prefixes())
-    for number, settings in enumerate(first_samples(space, search, search.trials), start=1):
+    config, space = load_space(Path(sys.argv[1]), {"vocabulary": "full"})
+    corpus = load_corpus(config)
+    base = find_base(config, corpus, Console(stderr=True))
+    task = build_task(config, corpus, base, task_prefixes=space.task_prefixes())
+    for number, settings in enumerate(first_samples(space, config, config.trials), start=1):
         trial = TrialConfig.model_validate(settings)
-        scores = run_trial(search, trial, task)
+        scores = run_trial(config, trial, task)
         print(f"trial_{number:03d} j {scores['j']:.3f} copy_rate {scores['copy_rate']:.2f}")
 
 
-def run_trial(search: SearchConfig, trial: TrialConfig, task: Task) -> dict[str, float]:
+def run_trial(config: SearchConfig, trial: TrialConfig, task: Task) -> dict[str, float]:
     """One trial; returns the scores of its last evaluation."""
-    device = "cuda" if search.gpus_per_trial > 0 else "cpu"
+    device = "cuda" if config.gpus_per_trial > 0 else "cpu"
     model = stock_model(
-        task.base, TARGETS[trial.lora], quantized=search.quantization == "nf4", device=device
+        task.base, TARGETS[trial.lora], quantized=config.quantization == "nf4", device=device
     )
-    rows = task.rows(task_prefix=trial.task_prefix, anchor=trial.mask_anchor or "edits")
-    kept, _ = masked_rows("train", rows, trial.mask_strategy, trial.context_window)
-    evaluation = Evaluate(search, trial, task)
+    kept, _ = masked_rows("train", task.rows(trial), trial.mask_strategy, trial.context_window)
+    evaluation = Evaluate(config, trial, task)
     with tempfile.TemporaryDirectory() as folder:
-        arguments = training_arguments(trial, search, Path(folder), device)
+        arguments = training_arguments(trial, config, Path(folder), device)
         arguments.train_sampling_strategy = "random"  # as it comes
         trainer = stock_trainer(model, arguments, kept, evaluation)
         trainer.remove_callback(PrinterCallback)

@@ -24,16 +24,17 @@ from transformers import PrinterCallback
 from detox_tune.cli import OneLineParser, quiet_environment, run_command
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.data.toxicity import load_toxicity_data
+from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.evaluation.scores import score_outputs
-from detox_tune.evaluation.system import rewrite
 from detox_tune.files import write_text
 from detox_tune.model.lora import adapted
 from detox_tune.model.pocket import pocket_base
 from detox_tune.publish import commit, markdown_table
+from detox_tune.tuning.base import load_cut_base
+from detox_tune.tuning.corpus import Corpus, denoising_sentences, load_corpus
 from detox_tune.tuning.space_file import load_space
-from detox_tune.tuning.task import Corpus, Task, build_task, denoising_sentences, load_corpus
+from detox_tune.tuning.task import Task, build_task
 from detox_tune.tuning.trial import training_arguments, trial_trainer
-from detox_tune.tuning.worker import forget_bases, trial_base
 
 SPACE = Path(__file__).parent.parent / "search_spaces" / "paradetox_pocket.yaml"
 TRIALS: dict[str, dict[str, Any]] = {
@@ -75,8 +76,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     full = cut.model_copy(update={"vocabulary": "full"})
     prefixes = {TrialConfig(**SETTINGS).task_prefix}
     tasks = {
-        name: build_task(search, corpus, base, task_prefixes=prefixes)
-        for name, search in (("full", full), ("cut", cut))
+        name: build_task(config, corpus, base, task_prefixes=prefixes)
+        for name, config in (("full", full), ("cut", cut))
     }
     rows = []
     for name, changes in TRIALS.items():
@@ -87,7 +88,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def mixed_base(search: SearchConfig, corpus: Corpus, options: argparse.Namespace) -> str:
+def mixed_base(config: SearchConfig, corpus: Corpus, options: argparse.Namespace) -> str:
     """A pocket base whose tokens serve the pairs and texts of many languages."""
     of_language: dict[str, list[str]] = {}
     labelled = load_toxicity_data(options.texts)
@@ -95,9 +96,9 @@ def mixed_base(search: SearchConfig, corpus: Corpus, options: argparse.Namespace
         if len(text) <= LONGEST:
             of_language.setdefault(language, []).append(text)
     others = [t for texts in of_language.values() for t in texts[: options.texts_each]]
-    mixed = list(dict.fromkeys([*denoising_sentences(search, corpus), *others]))
+    mixed = list(dict.fromkeys([*denoising_sentences(config, corpus), *others]))
     return str(
-        pocket_base(mixed, vocabulary=options.pieces, steps=options.base_steps, seed=search.seed)
+        pocket_base(mixed, vocabulary=options.pieces, steps=options.base_steps, seed=config.seed)
     )
 
 
@@ -135,26 +136,26 @@ def compared(
     ]
 
 
-def trained(trial: TrialConfig, search: SearchConfig, task: Task, corpus: Corpus) -> Trained:
+def trained(trial: TrialConfig, config: SearchConfig, task: Task, corpus: Corpus) -> Trained:
     """Train one trial to its end without a checkpoint, and ask it for the test split."""
-    with on_base(trial, search, task) as (model, tokenizer):
-        trainer_of(trial, search, task, model).train()
-        texts = outputs(model, tokenizer, trial, search, corpus)
+    with on_base(trial, config, task) as (model, tokenizer):
+        trainer_of(trial, config, task, model).train()
+        texts = outputs(model, tokenizer, trial, config, corpus)
         state = get_peft_model_state_dict(model, save_embedding_layers=False)
         adapter = {name: weight.clone() for name, weight in state.items()}
     return Trained(adapter, texts)
 
 
 def loss_and_gradient(
-    trial: TrialConfig, search: SearchConfig, task: Task, adapter: dict[str, Tensor]
+    trial: TrialConfig, config: SearchConfig, task: Task, adapter: dict[str, Tensor]
 ) -> tuple[float, Tensor]:
     """Loss of the first batch, and its gradient with respect to all of the adapter's weights."""
-    with on_base(trial, search, task) as (model, _):
+    with on_base(trial, config, task) as (model, _):
         set_peft_model_state_dict(model, adapter)
         for name, module in model.named_modules():
             if ".lora_dropout." in name:
                 module.p = 0.0  # type: ignore[assignment]  # typed as a tensor or a module
-        trainer = trainer_of(trial, search, task, model)
+        trainer = trainer_of(trial, config, task, model)
         batches, counts = trainer.get_batch_samples(
             iter(trainer.get_train_dataloader()), 1, trainer.args.device
         )
@@ -166,32 +167,31 @@ def loss_and_gradient(
 
 @contextmanager
 def on_base(
-    trial: TrialConfig, search: SearchConfig, task: Task
+    trial: TrialConfig, config: SearchConfig, task: Task
 ) -> Iterator[tuple[PeftModel, Any]]:
     """A fresh adapter on the base with the task's tokens, and the tokenizer for these."""
-    forget_bases()
-    base, tokenizer = trial_base(search, task, "cpu")
-    with adapted(base, trial.lora, seed=search.seed) as model:
+    load_cut_base.cache_clear()
+    base, tokenizer = load_cut_base(task.base, config.quantization, "cpu", task.vocabulary)
+    with adapted(base, trial.lora, seed=config.seed) as model:
         yield model, tokenizer
 
 
-def trainer_of(trial: TrialConfig, search: SearchConfig, task: Task, model: PeftModel) -> Any:
+def trainer_of(trial: TrialConfig, config: SearchConfig, task: Task, model: PeftModel) -> Any:
     """The trial's trainer, which saves nothing."""
-    arguments = training_arguments(trial, search, Path(tempfile.gettempdir()) / "trainer", "cpu")
+    arguments = training_arguments(trial, config, Path(tempfile.gettempdir()) / "trainer", "cpu")
     arguments.save_strategy = "no"  # type: ignore[assignment]  # it takes the name, too
-    rows = task.rows(task_prefix=trial.task_prefix, anchor=trial.mask_anchor or "edits")
-    trainer = trial_trainer(trial, model, arguments, search, task, rows)
+    trainer = trial_trainer(trial, model, arguments, config, task, task.rows(trial))
     trainer.remove_callback(PrinterCallback)
     return trainer
 
 
 def outputs(
-    model: PeftModel, tokenizer: Any, trial: TrialConfig, search: SearchConfig, corpus: Corpus
+    model: PeftModel, tokenizer: Any, trial: TrialConfig, config: SearchConfig, corpus: Corpus
 ) -> list[str]:
     """What the model makes of the test split."""
     sources = [pair.source for pair in corpus.splits.test]
     return rewrite(
-        model, tokenizer, sources, task_prefix=trial.task_prefix, max_tokens=search.max_tokens
+        model, tokenizer, sources, task_prefix=trial.task_prefix, max_tokens=config.max_tokens
     )
 
 
@@ -204,7 +204,6 @@ def page(
 ) -> str:
     """The page as markdown."""
     vocabulary = tasks["cut"].vocabulary
-    assert vocabulary is not None
     command = (
         f"python benchmarks/vocabulary.py {options.pairs.name} --lexicon {options.lexicon.name} "
         f"--texts {options.texts.name} --pieces {options.pieces} --base-steps "
