@@ -162,8 +162,7 @@ def new_model(vocabulary: int) -> MT5ForConditionalGeneration:
 
     To copy, a model must find where in the source it is: the place whose last few pieces equal
     those that it wrote last. So attention heads start out looking at the first, second and third
-    piece before (in the decoder the first and second), and the head starts as a small multiple of
-    the embedding, though untied.
+    piece before (in the decoder the first and second). The output head starts small.
     """
     config = MT5Config(
         vocab_size=vocabulary,
@@ -183,6 +182,7 @@ def new_model(vocabulary: int) -> MT5ForConditionalGeneration:
     model = MT5ForConditionalGeneration(config)
     with torch.no_grad():
         model.shared.weight.normal_(0.0, 0.5)
+        # Not the embedding: transformers gives encoder and decoder embeddings of their own here.
         model.lm_head.weight.copy_(0.4 * model.shared.weight)
         _look_back(model.encoder, heads=3)
         _look_back(model.decoder, heads=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from operator import ne
 from pathlib import Path
 from typing import Any
@@ -99,7 +99,7 @@ def export_winner(
         "test": {name: evaluation.summary() for name, evaluation in reversed(scored.items())},
     }
     write_json(folder / "metrics.json", metrics)
-    _write_samples(folder / "samples.tsv", systems["tuned"], scored["tuned"], test)
+    _write_samples(folder / "samples.tsv", systems, scored["tuned"], test)
     write_text(folder / "README.md", model_card(metrics, config, len(test)))
     return metrics
 
@@ -109,7 +109,7 @@ def _score(outputs: Sequence[str], pairs: Sequence[Pair], task: Task) -> Evaluat
 
 
 def _write_samples(
-    path: Path, outputs: Sequence[str], scored: Evaluation, pairs: Sequence[Pair]
+    path: Path, systems: Mapping[str, Sequence[str]], scored: Evaluation, pairs: Sequence[Pair]
 ) -> None:
     """Outputs evenly spread over the test split, so that every language is among them."""
     stride = max(1, len(pairs) // N_SAMPLES)
@@ -117,14 +117,15 @@ def _write_samples(
         {
             "language": pairs[i].language,
             "source": pairs[i].source,
-            "output": outputs[i],
+            "base": systems["base"][i],
+            "output": systems["tuned"][i],
             "reference": pairs[i].references[0],
             "label": str(scored.labels[i]),
             "j": f"{scored.j[i]:.3f}",
         }
         for i in range(0, len(pairs), stride)
     ][:N_SAMPLES]
-    columns = ("language", "source", "output", "reference", "label", "j")
+    columns = ("language", "source", "base", "output", "reference", "label", "j")
     write_table(path, rows, columns, delimiter="\t")
 
 
