@@ -47,7 +47,7 @@ def quiet_environment() -> None:
     quiet = {
         "TOKENIZERS_PARALLELISM": "false",
         "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables
-        "HF_HUB_VERBOSITY": "error",  # an unreachable hub is told in one line, after its retries
+        "HF_HUB_VERBOSITY": "error",  # an unreachable hub is reported in one line of ours
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
         "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",

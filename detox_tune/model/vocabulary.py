@@ -96,7 +96,7 @@ def _cut_token(vocabulary: Vocabulary, token: int | list[int]) -> int | list[int
 
 
 class CutTokenizer:
-    """A tokenizer that speaks the ids of a cut base: for asking it, and for reading its answers."""
+    """A tokenizer with the ids of a cut base."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> None:
         self._tokenizer = tokenizer

@@ -2,9 +2,9 @@
 
 ASHA (Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020) compares trials by
 `j` at rungs of training steps. It looks at one number only, so a trial that copies its input lives
-as long as the others do no better; the collapse rule stops it by its copy rate. It looks once, too:
-the first trials at a rung have nothing to be compared with and would run to their end, however
-poor. Here they are compared again, report by report, with what came to that rung after them.
+as long as the others do no better; the collapse rule stops it by its copy rate. It also judges each
+rung only once: early trials have no rivals there and would run to their end, however poor. Here they
+are compared again, at every report, with what came to that rung after them.
 
 Every trial that ends has `ended` and `ended_reason` in its last result. Tune hands that dict to the
 searcher and to callbacks, keeps it in the experiment's state, and gives it to the caller of
@@ -87,7 +87,7 @@ class CollapseScheduler(AsyncHyperBandScheduler):
     def on_trial_complete(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> None:
-        """Write down why a trial ended, before the searcher is told of its end.
+        """Write down why a trial ended, before the searcher hears of its end.
 
         Unlike the parent's, this adds nothing to ASHA's rungs: the last report was judged already.
         """

@@ -42,8 +42,8 @@ def ask_new(
     """A proposal whose config was not proposed before; the last of 50 where there is none.
 
     Everything in a trial is seeded, so the same settings give the same numbers again. A proposal
-    that is passed over is told as failed, from which a sampler learns nothing; the next come from
-    `at_random`, since a sampler that likes a config goes on proposing it.
+    that is passed over is reported as failed, from which a sampler learns nothing; the next come
+    from `at_random`, since a sampler that likes a config goes on proposing it.
     """
     own, attempts = study.sampler, 0
     try:
