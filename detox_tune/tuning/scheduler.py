@@ -3,8 +3,8 @@
 ASHA (Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020) compares trials by
 `j` at rungs of training steps. It looks at one number only, so a trial that copies its input lives
 as long as the others do no better; the collapse rule stops it by its copy rate. It also judges each
-rung only once: early trials have no rivals there and would run to their end, however poor. Here they
-are compared again, at every report, with what came to that rung after them.
+rung only once: early trials have no rivals there and would run to their end, however poor. Here
+they are compared again, at every report, with what came to that rung after them.
 
 Every trial that ends has `ended` and `ended_reason` in its last result. Tune hands that dict to the
 searcher and to callbacks, keeps it in the experiment's state, and gives it to the caller of
