@@ -14,14 +14,14 @@ from detox_tune.errors import UserError
 from detox_tune.files import write_json
 
 if TYPE_CHECKING:
+    import pandas as pd
     from rich.console import Console
 
     from detox_tune.data.lexicon import Lexicon
     from detox_tune.data.pairs import Pair
     from detox_tune.data.toxicity import ToxicityData
-    from detox_tune.evaluation.fitted import FittedScorers
+    from detox_tune.evaluation.cross_fitting import FittedScorers
     from detox_tune.evaluation.references import Key, References
-    from detox_tune.evaluation.systems import System
 
 _DECODED_AT_ONCE = 256  # sentences between two moves of the progress bar
 _TABLE_WIDTH = 160  # characters where no terminal limits them
@@ -38,16 +38,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # Imported late, so that --help and wrong flags answer at once.
     from rich.console import Console
 
+    from detox_tune.data.lexicon import Lexicon
     from detox_tune.data.toxicity import load_toxicity_data
+    from detox_tune.evaluation.comparison import score_baselines
     from detox_tune.evaluation.references import load_references
+    from detox_tune.evaluation.scores import score_outputs
     from detox_tune.evaluation.submission import (
         check_submission_path,
         load_outputs,
         write_submission,
     )
-    from detox_tune.evaluation.systems import System, baselines
 
-    console = Console() if sys.stdout.isatty() else Console(width=_TABLE_WIDTH)
+    width = None if sys.stdout.isatty() else _TABLE_WIDTH
+    console = Console(markup=False, highlight=False, width=width)
     if options.write_outputs:
         check_submission_path(options.write_outputs)
     references = load_references(options.reference, language=options.language, spans=options.spans)
@@ -55,22 +58,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if references.loaded.bad_rows:
         _say(console, references.loaded.report())
     languages = sorted({pair.language for pair in pairs})
-    lexicons = load_lexicons(options.lexicon, languages)
+    lexicon = Lexicon({language: () for language in languages})
+    if options.lexicon:
+        lexicon = Lexicon.load(options.lexicon, languages, all_needed=False)
     if options.submission:
         outputs = load_outputs(options.submission, references)
     else:
         outputs = _decode(options, references)
     if options.write_outputs:
         write_submission(options.write_outputs, outputs, references)
-    texts = [outputs[pair.language, pair.source] for pair in pairs]
-    systems = {"system": System(texts, range(len(pairs))), **baselines(pairs, lexicons)}
-    _say_about_delete(console, options.lexicon, lexicons)
+    _say_about_delete(console, options.lexicon, lexicon)
     labelled = None
     if options.toxicity_data:
         labelled = load_toxicity_data(options.toxicity_data, languages)
         if labelled.bad_rows:
             _say(console, labelled.report())
-    result = _evaluate(systems, pairs, lexicons, labelled, options, console)
+    fitted = _scorers(options, pairs, lexicon, labelled)
+    texts = [outputs[pair.language, pair.source] for pair in pairs]
+    scored = {
+        "system": score_outputs(texts, pairs, lexicon=lexicon, scorers=fitted.scorers),
+        **score_baselines(pairs, lexicon=lexicon, scorers=fitted.scorers),
+    }
+    result = _show(scored, pairs, fitted, options.seed, console)
     if options.json:
         settings = {
             **_settings(options),
@@ -81,60 +90,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def load_lexicons(path: str | None, languages: Sequence[str]) -> dict[str, Lexicon]:
-    """A lexicon for each language; one without entries where a folder has no list for it.
-
-    Raises:
-        UserError: `path` cannot be read, or has a list for none of the languages.
-    """
-    from detox_tune.data.lexicon import Lexicon
-    from detox_tune.data.readers import LEXICON_SUFFIXES, language_files
-
-    empty = {language: Lexicon({language: ()}) for language in languages}
-    if path is None:
-        return empty
-    present = list(languages)
-    if Path(path).is_dir():
-        there = language_files(Path(path), LEXICON_SUFFIXES)
-        # If none is there, loading all of them says so.
-        present = [language for language in languages if language in there] or present
-    return empty | dict.fromkeys(present, Lexicon.load(path, present))
-
-
-def _evaluate(
-    systems: Mapping[str, System],
+def _show(
+    scored: Mapping[str, pd.DataFrame],
     pairs: Sequence[Pair],
-    lexicons: Mapping[str, Lexicon],
-    labelled: ToxicityData | None,
-    options: argparse.Namespace,
+    fitted: FittedScorers,
+    seed: int,
     console: Console,
 ) -> dict[str, Any]:
-    """Score and print every system; the scores and `scorers` as JSON holds them."""
-    from detox_tune.evaluation.systems import score_system, summarise, systems_table
+    """Print the scores of every system; returns them and `scorers` as JSON holds them."""
+    from detox_tune.evaluation.comparison import comparison_table, summarise
+    from detox_tune.evaluation.official import NO_2025
 
-    fitted = _scorers(options, pairs, lexicons, labelled)
-    scorers = fitted.parts[0][1]
+    scorers = fitted.scorers
     languages = [pair.language for pair in pairs]
-    summaries = {
-        name: summarise(
-            score_system(system, pairs, lexicons=lexicons, parts=fitted.parts),
-            languages,
-            seed=options.seed,
-        )
-        for name, system in systems.items()
-    }
+    summaries = {name: summarise(frame, languages, seed=seed) for name, frame in scored.items()}
     if fitted.held_out:
-        _say(console, "embedded STA on texts held out (not the official model)")
+        _say(console, "embedded STA on held-out texts (not the official model)")
         console.print(_held_out_table(fitted.held_out))
     _say(console, f"scorers: {scorers.name}; STA: {fitted.fitted_on}")
-    console.print(systems_table(summaries, scorers.name))
+    if scorers.name == "official":
+        _say(console, NO_2025)
+    console.print(comparison_table(summaries, scorers.name))
     for name, summary in summaries.items():
         if "mean_of_languages" in summary and len(summary["languages"]) > 1:
-            means = summary["mean_of_languages"]
-            _say(
-                console,
-                f"mean of languages, {name}: j {means['j']:.3f}, j_2025 {means['j_2025']:.3f}",
-            )
+            means = summary["mean_of_languages"].items()
+            shown = ", ".join(f"{score} {mean:.3f}" for score, mean in means if mean is not None)
+            _say(console, f"mean of languages, {name}: {shown}")
     return {
         **summaries.pop("system"),
         "baselines": summaries,
@@ -150,27 +131,25 @@ def _evaluate(
 def _scorers(
     options: argparse.Namespace,
     pairs: Sequence[Pair],
-    lexicons: Mapping[str, Lexicon],
+    lexicon: Lexicon,
     labelled: ToxicityData | None,
 ) -> FittedScorers:
-    from detox_tune.evaluation import fitted
+    from detox_tune.evaluation import cross_fitting
+    from detox_tune.evaluation.scorers import load_scorers
 
+    seed = options.seed
     if options.scorers == "official":
-        from detox_tune.evaluation.official import load_official
-
-        official = load_official(device=options.device)
-        return fitted.FittedScorers(((range(len(pairs)), official),), "the organisers' model")
-    if labelled and not fitted.enough_to_cross_fit(pairs):
-        return fitted.fitted_on_texts(labelled, pairs, seed=options.seed)
+        official = load_scorers("official", (), lexicon, seed=seed, device=options.device)
+        return cross_fitting.FittedScorers(official, "the organisers' model")
+    if labelled and not cross_fitting.enough_to_cross_fit(pairs):
+        return cross_fitting.fitted_on_texts(labelled, pairs, lexicon=lexicon, seed=seed)
     if options.train_pairs:
         from detox_tune.data.pairs import load_pairs
 
         languages = [options.language] if options.language else []
         train = load_pairs(options.train_pairs, languages=languages).pairs
-        return fitted.fitted_on_pairs(train, pairs, seed=options.seed)
-    return fitted.cross_fitted(
-        pairs, lexicons=lexicons, spans=options.spans, labelled=labelled, seed=options.seed
-    )
+        return cross_fitting.fitted_on_pairs(train, pairs, lexicon=lexicon, seed=seed)
+    return cross_fitting.cross_fitted(pairs, lexicon=lexicon, labelled=labelled, seed=seed)
 
 
 def _decode(options: argparse.Namespace, references: References) -> dict[Key, str]:
@@ -193,12 +172,12 @@ def _decode(options: argparse.Namespace, references: References) -> dict[Key, st
 
 
 def _say(console: Console, text: str) -> None:
-    console.print(text, markup=False, highlight=False, soft_wrap=True)
+    console.print(text, soft_wrap=True)
 
 
-def _say_about_delete(console: Console, path: str | None, lexicons: Mapping[str, Lexicon]) -> None:
+def _say_about_delete(console: Console, path: str | None, lexicon: Lexicon) -> None:
     """Say where the baseline `delete` is left out."""
-    without = sorted(code for code, lexicon in lexicons.items() if not lexicon.entries(code))
+    without = [language for language in lexicon.languages if not lexicon.entries(language)]
     if path is None:
         _say(console, "delete: left out, it needs a --lexicon")
     elif without:

@@ -79,7 +79,9 @@ class Lexicon:
             self._index[language] = _index(zip(originals, folded, strict=True), language)
 
     @classmethod
-    def load(cls, path: str | Path, languages: Sequence[str]) -> Lexicon:
+    def load(
+        cls, path: str | Path, languages: Sequence[str], *, all_needed: bool = True
+    ) -> Lexicon:
         """Read the lexicon of each of `languages`.
 
         Args:
@@ -88,7 +90,9 @@ class Lexicon:
                 A `.txt` holds an entry a line; tsv, csv, jsonl and parquet hold them in the column
                 `text` or in their only column. One file serves the languages of its `language`
                 column, else the language that its name gives, else the only one asked for.
-            languages: codes; each must be found.
+            languages: codes.
+            all_needed: whether each language must be found; else one is enough, and the others
+                get no entries.
 
         Raises:
             UserError: no such file, not readable, no entries, or a language without a lexicon.
@@ -100,13 +104,13 @@ class Lexicon:
                 entries.setdefault(language, []).append(entry)
         there = there or entries
         for language in languages:
-            if language not in entries:
+            if language not in entries and (all_needed or not entries):
                 raise UserError(
                     f"language {language!r}: {path} has lexicons for {listed(there)} only"
                     f"{nearest(language, there)}; give a folder with {language}.txt, an entry a "
                     "line, or leave the language out"
                 )
-        return cls({language: entries[language] for language in languages})
+        return cls({language: entries.get(language, ()) for language in languages})
 
     @property
     def languages(self) -> tuple[str, ...]:

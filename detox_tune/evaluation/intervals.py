@@ -22,8 +22,8 @@ def bootstrap_mean(
     resamples of 10,000 samples takes a fraction of the time of `scipy.stats.bootstrap`.
 
     Args:
-        values_nk: A row a sample, a column a score; nan where a score is not defined, which then
-            does not count in its mean.
+        values_nk: One row per sample, one column per score; nan where a score is not defined,
+            which then does not count in its mean.
         seed: The same seed and values give the same intervals.
         resamples: How many means are drawn.
 

@@ -1,22 +1,17 @@
-"""The official models of PAN's text detoxification tasks, where they can be loaded.
+"""The official models of PAN's text detoxification task of 2024, where they can be loaded.
 
-| score | model | year |
-|---|---|---|
-| STA | textdetox/xlmr-large-toxicity-classifier | 2024 |
-| STA | textdetox/xlmr-large-toxicity-classifier-v2, tokenizer of cardiffnlp/twitter-xlm-roberta-large-2022 | 2025 |
-| SIM | sentence-transformers/LaBSE | both |
-| FL | chrF (no model) | 2024 |
-| FL | myyycroft/XCOMET-lite, configuration and tokenizer of microsoft/mdeberta-v3-base | 2025 |
+STA is textdetox/xlmr-large-toxicity-classifier, SIM sentence-transformers/LaBSE; FL is chrF and
+needs no model. The target label, the lengths and the cosine are those of the organisers' code (see
+`pan`). No code from a model's repository is run, and weights are safetensors (LaBSE's dense layer
+may be a torch file, which is read as weights only).
 
-That the two years have classifiers of their own is from the organisers' code (see `pan`), as are
-the target label, the lengths and the cosine. No code from a model's repository is run, and weights
-are safetensors (LaBSE's dense layer may be a torch file, which is read as weights only).
-"""  # noqa: E501 (a table)
+The score of 2025 needs XCOMET-lite, which is not part of this package: `NO_2025` says what to do.
+"""
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,10 +25,9 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from detox_tune.data.pairs import Pair
 from detox_tune.errors import UserError
-from detox_tune.evaluation.pan import OncePerItem
-from detox_tune.evaluation.scores import sentence_chrf
-from detox_tune.evaluation.xcomet import XcometLite
+from detox_tune.evaluation.scores import OncePerItem
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -53,35 +47,35 @@ class Pin:
 
     name: str
     revision: str
-    """A commit; or `main`, where none is known to us, of which the result records the commit."""
+    """A commit."""
     files: tuple[str, ...]
     """Patterns of the files that are needed."""
 
 
-CLASSIFIER_2024 = Pin(
+CLASSIFIER = Pin(
     "textdetox/xlmr-large-toxicity-classifier",
     "b9c7c563427c591fc318d91eb592381ae2fbde66",
     (*_SETTINGS, "model.safetensors"),
 )
-CLASSIFIER_2025 = Pin(
-    "textdetox/xlmr-large-toxicity-classifier-v2", "main", (*_SETTINGS, "model.safetensors")
-)
-TOKENIZER_2025 = Pin("cardiffnlp/twitter-xlm-roberta-large-2022", "main", _SETTINGS)
 ENCODER = Pin(
     "sentence-transformers/LaBSE",
     "836121a0533e5664b21c7aacc5d22951f2b8b25b",
     (*_SETTINGS, "*.safetensors", "1_Pooling/*", "2_Dense/*", "3_Normalize/*"),
 )
-FLUENCY = Pin("myyycroft/XCOMET-lite", "main", ("*.json", "model.safetensors"))
-FLUENCY_BASE = Pin(
-    "microsoft/mdeberta-v3-base", "a0484667b22365f84929a935b5e50a51f71f159d", _SETTINGS
-)
-PINS = (CLASSIFIER_2024, CLASSIFIER_2025, TOKENIZER_2025, ENCODER, FLUENCY, FLUENCY_BASE)
+PINS = (CLASSIFIER, ENCODER)
 """Everything that `load_official` fetches."""
+NO_2025 = (
+    "j_2025: not scored, it needs XCOMET-lite, which is not part of this package; write the "
+    "outputs with --write-outputs FILE.tsv and hand that file to the organisers' script "
+    "(github.com/pan-webis-de/pan-code, clef25/text-detoxification/evaluation)"
+)
 
 
 class OfficialScorers:
-    """`PanScorers` by the official models, each loaded when it is first asked for."""
+    """`Scorers` by the official models, each loaded when it is first asked for.
+
+    Pickled without its models, so that a worker process loads its own.
+    """
 
     def __init__(self, folders: Mapping[Pin, Path], *, device: str) -> None:
         """Score with models that lie in folders; `load_official` fetches them.
@@ -93,27 +87,21 @@ class OfficialScorers:
         """
         self.name = "official"
         self.models = {pin.name: folders[pin].name for pin in PINS}
-        self._folders = folders
+        self._folders = dict(folders)
         self._device = device
-        self._neutral = OncePerItem[str](self._classify_2024)
-        self._neutral_2025 = OncePerItem[str](self._classify_2025)
+        self._neutral = OncePerItem[str](self._classify)
         self._embedding = OncePerItem[str](self._embed)
 
-    def neutral(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Probability of neutral by the classifier of 2024; shape (texts,).
+    def __reduce__(self) -> tuple[Callable[..., OfficialScorers], tuple[dict[Pin, Path], str]]:
+        return _on_device, (self._folders, self._device)
+
+    def neutral(self, texts: Sequence[str], pairs: Sequence[Pair]) -> NDArray[np.float64]:
+        """Probability of neutral by the classifier, whatever the pair; shape (texts,).
 
         Raises:
             UserError: The classifier cannot be loaded.
         """
         return self._neutral(texts)
-
-    def neutral_2025(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        """Probability of neutral by the classifier of 2025; shape (texts,).
-
-        Raises:
-            UserError: The classifier cannot be loaded.
-        """
-        return self._neutral_2025(texts)
 
     def similarity(self, texts: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
         """Cosine, in [-1, 1], of the LaBSE embeddings; shape (texts,).
@@ -125,27 +113,13 @@ class OfficialScorers:
         norms = np.linalg.norm(left_nd, axis=-1) * np.linalg.norm(right_nd, axis=-1)
         return np.asarray((left_nd * right_nd).sum(-1) / norms, dtype=np.float64)
 
-    def fluency_2024(
-        self, outputs: Sequence[str], references: Sequence[Sequence[str]]
-    ) -> NDArray[np.float64]:
-        """Sentence chrF of each output and the best of its references; shape (outputs,)."""
-        return sentence_chrf(outputs, references)
-
     def fluency_2025(
-        self, sources: Sequence[str], outputs: Sequence[str], references: Sequence[str]
-    ) -> NDArray[np.float64]:
-        """XCOMET-lite of each source, output and reference; shape (outputs,).
+        self, sources: Sequence[str], texts: Sequence[str], references: Sequence[str]
+    ) -> None:
+        """None: see `NO_2025`."""
 
-        Raises:
-            UserError: XCOMET-lite cannot be loaded.
-        """
-        return self._xcomet.score(sources, outputs, references, batch_size=_BATCH)
-
-    def _classify_2024(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        return self._classifier_2024.neutral_probability(texts)
-
-    def _classify_2025(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        return self._classifier_2025.neutral_probability(texts)
+    def _classify(self, texts: Sequence[str]) -> NDArray[np.float64]:
+        return self._classifier.neutral_probability(texts)
 
     def _embed(self, texts: Sequence[str]) -> NDArray[np.float64]:
         return np.asarray(
@@ -153,19 +127,9 @@ class OfficialScorers:
         )
 
     @cached_property
-    def _classifier_2024(self) -> _Classifier:
-        with _loading(CLASSIFIER_2024):
-            folder = self._folders[CLASSIFIER_2024]
-            return _Classifier.load(folder, tokenizer=folder, device=self._device)
-
-    @cached_property
-    def _classifier_2025(self) -> _Classifier:
-        with _loading(CLASSIFIER_2025):
-            return _Classifier.load(
-                self._folders[CLASSIFIER_2025],
-                tokenizer=self._folders[TOKENIZER_2025],
-                device=self._device,
-            )
+    def _classifier(self) -> _Classifier:
+        with _loading(CLASSIFIER):
+            return _Classifier.load(self._folders[CLASSIFIER], device=self._device)
 
     @cached_property
     def _encoder(self) -> SentenceTransformer:
@@ -174,18 +138,11 @@ class OfficialScorers:
 
             return SentenceTransformer(str(self._folders[ENCODER]), device=self._device)
 
-    @cached_property
-    def _xcomet(self) -> XcometLite:
-        with _loading(FLUENCY):
-            return XcometLite.load(
-                self._folders[FLUENCY], self._folders[FLUENCY_BASE], device=self._device
-            )
-
 
 def load_official(*, device: str) -> OfficialScorers:
     """Fetch the official models, from the hub or its cache, and score with them.
 
-    All are fetched now (about 7 GB), so that a missing one shows before anything is scored; each
+    Both are fetched now (about 4 GB), so that a missing one shows before anything is scored; each
     is read into memory when it is first asked for.
 
     Args:
@@ -208,6 +165,10 @@ def load_official(*, device: str) -> OfficialScorers:
     return OfficialScorers(folders, device=device)
 
 
+def _on_device(folders: dict[Pin, Path], device: str) -> OfficialScorers:
+    return OfficialScorers(folders, device=device)
+
+
 class _Classifier:
     """A sequence classifier with the labels neutral and toxic."""
 
@@ -216,11 +177,11 @@ class _Classifier:
         self._tokenizer = tokenizer
 
     @classmethod
-    def load(cls, folder: Path, *, tokenizer: Path, device: str) -> _Classifier:
+    def load(cls, folder: Path, *, device: str) -> _Classifier:
         model = AutoModelForSequenceClassification.from_pretrained(folder, use_safetensors=True)
         if model.config.num_labels != 2:
             raise ValueError(f"it has {model.config.num_labels} labels instead of two")
-        return cls(model.to(device).eval(), AutoTokenizer.from_pretrained(tokenizer))
+        return cls(model.to(device).eval(), AutoTokenizer.from_pretrained(folder))
 
     @torch.no_grad()
     def neutral_probability(self, texts: Sequence[str]) -> NDArray[np.float64]:

@@ -1,120 +1,99 @@
-"""Scores of outputs: STA, SIM, FL and their product `j`, copy rates and labels."""
+"""The scores of outputs, sample by sample: the one way in which anything here is scored.
+
+STA is the probability of neutral, SIM the similarity of meaning to the source, FL the closeness to
+the best reference; `j` is their product, as in PAN 2024, under which a plain copy is worth next to
+nothing. Beside them stand the score of PAN 2025, what became of the sentence, and what was edited.
+"""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Hashable, Sequence
+from typing import Generic, Protocol, TypeVar
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 from sacrebleu.metrics.chrf import CHRF
 
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
 from detox_tune.errors import UserError
-from detox_tune.evaluation.classifier import NeutralityClassifier
 from detox_tune.evaluation.collapse import (
     OutputLabel,
     is_exact_copy,
     label_output,
     without_specials,
 )
+from detox_tune.evaluation.edits import edit_recall, toxic_retention
+from detox_tune.evaluation.pan import joint_2024, joint_2025
+
+SCORES = (
+    "j",
+    "sta",
+    "sim",
+    "fl",
+    "j_2025",
+    "copy_rate",
+    "exact_copy_rate",
+    "rewritten",
+    "sentinel",
+    "empty",
+    "repeated",
+    "edit_recall",
+    "toxic_retention",
+)
+"""Every score of a sample. `copy_rate` is the share of outputs that are labelled `copied`."""
 
 _NOTHING_SAID = (OutputLabel.EMPTY, OutputLabel.SENTINEL)
+Item = TypeVar("Item", bound=Hashable)
 
 
 class Scorers(Protocol):
-    """The three scores of one set of models; each a value in [0, 1] a sample, shape (samples,)."""
+    """One set of models; every method gives one value per sample, shape (n,).
+
+    A text (in a pair), or two texts, must have the same value in every call: see `pan`.
+    """
 
     @property
     def name(self) -> str:
         """Which set this is; scores of different sets never stand in one table."""
 
-    def sta(self, outputs: Sequence[str]) -> NDArray[np.float64]:
-        """Style transfer accuracy: probability that an output is neutral."""
+    @property
+    def models(self) -> dict[str, str]:
+        """Every model that gives values, with its revision; empty for the embedded set."""
 
-    def sim(self, outputs: Sequence[str], sources: Sequence[str]) -> NDArray[np.float64]:
-        """Similarity of meaning of an output and its source."""
+    def neutral(self, texts: Sequence[str], pairs: Sequence[Pair]) -> NDArray[np.float64]:
+        """Probability of neutral of each text, which belongs to the pair at its place."""
 
-    def fl(
-        self, outputs: Sequence[str], references: Sequence[Sequence[str]]
-    ) -> NDArray[np.float64]:
-        """Fluency: closeness of an output to the best of its references."""
+    def similarity(self, texts: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
+        """Similarity of meaning of each text and the other one at its place."""
 
-
-@dataclass(frozen=True)
-class EmbeddedScorers:
-    """Scorers that need no download: a fitted classifier, and chrF for meaning and fluency."""
-
-    classifier: NeutralityClassifier
-    name: str = "embedded"
-
-    def sta(self, outputs: Sequence[str]) -> NDArray[np.float64]:
-        """Probability of neutral by the classifier."""
-        return self.classifier.neutral_probability(outputs)
-
-    def sim(self, outputs: Sequence[str], sources: Sequence[str]) -> NDArray[np.float64]:
-        """Sentence chrF of output and source."""
-        return sentence_chrf(outputs, [[source] for source in sources])
-
-    def fl(
-        self, outputs: Sequence[str], references: Sequence[Sequence[str]]
-    ) -> NDArray[np.float64]:
-        """Sentence chrF of output and its best reference."""
-        return sentence_chrf(outputs, references)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What the outputs of one system scored, sample by sample; every array has shape (samples,)."""
-
-    scorers: str
-    """Name of the scorers that gave sta, sim and fl."""
-    sta: NDArray[np.float64]
-    sim: NDArray[np.float64]
-    fl: NDArray[np.float64]
-    j: NDArray[np.float64]
-    """sta * sim * fl, sample by sample."""
-    labels: tuple[OutputLabel, ...]
-    exact_copies: NDArray[np.bool_]
-    """Outputs that equal their source after folding (rule 1 of a copy)."""
-
-    def summary(self) -> dict[str, float]:
-        """Means of the scores, copy rates, the share of every label, and n.
-
-        `copy_rate` and `copied` are the same number: a copy is always labelled so. An output that
-        equals its source and a reference counts in `exact_copy_rate` only.
-        """
-        count = len(self.labels)
-        labels = Counter(self.labels)
-        shares = {str(label): labels[label] / count for label in OutputLabel}
-        return {
-            "j": float(self.j.mean()),
-            "sta": float(self.sta.mean()),
-            "sim": float(self.sim.mean()),
-            "fl": float(self.fl.mean()),
-            "copy_rate": shares[OutputLabel.COPIED],
-            "exact_copy_rate": float(self.exact_copies.mean()),
-            **shares,
-            "n": float(count),
-        }
+    def fluency_2025(
+        self, sources: Sequence[str], texts: Sequence[str], references: Sequence[str]
+    ) -> NDArray[np.float64] | None:
+        """Quality of each text, given source and reference; None if the set has no such model."""
 
 
 def score_outputs(
     outputs: Sequence[str], pairs: Sequence[Pair], *, lexicon: Lexicon, scorers: Scorers
-) -> Evaluation:
+) -> pd.DataFrame:
     """Score the output of every pair.
 
-    `j` is the joint score of PAN 2024 (Dementieva et al., "Overview of the Multilingual Text
-    Detoxification Task at PAN 2024"): the mean of STA x SIM x FL, under which a plain copy is
-    worth next to nothing. Sentinels and special tokens are taken out before scoring; an output
-    that has nothing else scores 0 in all three.
+    Sentinels and special tokens are taken out before STA, SIM and FL; an output that has nothing
+    else scores 0 in all three. Of several references the best one counts.
+
+    Args:
+        outputs: One text for each pair.
+        pairs: What they answer.
+        lexicon: Has the language of every pair.
+        scorers: The models.
+
+    Returns:
+        One row per output, with the columns of SCORES, each in [0, 1] (nan where it is not
+        defined), and `label` (`OutputLabel`).
 
     Raises:
-        UserError: There are no outputs, or not as many as pairs; or the lexicon lacks the language
-            of a pair.
+        UserError: There are no outputs, or not as many as pairs; or the lexicon lacks a language.
     """
     if not outputs or len(outputs) != len(pairs):
         raise UserError(
@@ -123,24 +102,37 @@ def score_outputs(
         )
     for language in {pair.language for pair in pairs}:
         lexicon.entries(language)  # raises now rather than at the first output that needs it
-    labels = tuple(
+    labels = [
         label_output(output, pair, lexicon) for output, pair in zip(outputs, pairs, strict=True)
-    )
+    ]
     says_something = np.array([label not in _NOTHING_SAID for label in labels], dtype=np.float64)
     texts = [without_specials(output) for output in outputs]
     sources = [pair.source for pair in pairs]
-    sta = scorers.sta(texts) * says_something
-    sim = scorers.sim(texts, sources) * says_something
-    fl = scorers.fl(texts, [pair.references for pair in pairs]) * says_something
-    return Evaluation(
-        scorers=scorers.name,
-        sta=sta,
-        sim=sim,
-        fl=fl,
-        j=sta * sim * fl,
-        labels=labels,
-        exact_copies=np.array(list(map(is_exact_copy, outputs, sources))),
-    )
+    sta = scorers.neutral(texts, pairs) * says_something
+    sim = scorers.similarity(texts, sources) * says_something
+    fl = sentence_chrf(texts, [pair.references for pair in pairs]) * says_something
+    edits = list(zip(outputs, pairs, strict=True))
+    shares = {str(label): [found == label for found in labels] for label in OutputLabel}
+    columns = {
+        "j": joint_2024(sta, sim, fl),
+        "sta": sta,
+        "sim": sim,
+        "fl": fl,
+        "j_2025": _joint_2025(texts, pairs, scorers) * says_something,
+        "copy_rate": shares.pop("copied"),
+        "exact_copy_rate": list(map(is_exact_copy, outputs, sources)),
+        **shares,
+        "edit_recall": [edit_recall(output, pair) for output, pair in edits],
+        "toxic_retention": [toxic_retention(output, pair, lexicon) for output, pair in edits],
+    }
+    frame = pd.DataFrame({name: np.asarray(columns[name], dtype=np.float64) for name in SCORES})
+    return frame.assign(label=list(map(str, labels)))
+
+
+def mean_scores(scored: pd.DataFrame) -> dict[str, float]:
+    """The mean of every score over the samples that have it, and `n`, the number of samples."""
+    means = {name: float(value) for name, value in scored[list(SCORES)].mean().items()}
+    return {**means, "n": float(len(scored))}
 
 
 def sentence_chrf(
@@ -151,8 +143,8 @@ def sentence_chrf(
     Character n-grams up to 6, no word n-grams, beta 2, case kept, white space left out.
 
     Args:
-        hypotheses: One text a sample.
-        references: One or more texts a sample; the best counts.
+        hypotheses: One text per sample.
+        references: One or more texts per sample; the best counts.
 
     Returns:
         Values in [0, 1], shape (samples,); an empty hypothesis has 0.
@@ -164,7 +156,7 @@ def sentence_chrf(
             # compared with.
             1.0
             if hypothesis in texts and hypothesis.strip()
-            else metric.sentence_score(hypothesis, texts).score / 100
+            else metric.sentence_score(hypothesis, list(texts)).score / 100
             for hypothesis, texts in zip(hypotheses, references, strict=True)
         ],
         dtype=np.float64,
@@ -179,3 +171,53 @@ def copy_outputs(pairs: Sequence[Pair]) -> list[str]:
 def delete_outputs(pairs: Sequence[Pair], lexicon: Lexicon) -> list[str]:
     """The baseline that deletes the lexicon's words from the sources."""
     return [lexicon.delete(pair.source, pair.language) for pair in pairs]
+
+
+class OncePerItem(Generic[Item]):
+    """A function of many items that is asked once for each distinct item, ever.
+
+    It saves time (the sources come back with every system) and makes equal items exactly equal in
+    value. It keeps a value for every item seen, so it lives no longer than an evaluation.
+    """
+
+    def __init__(self, function: Callable[[Sequence[Item]], NDArray[np.float64]]) -> None:
+        """Wrap a function from n items to an array whose first axis has length n."""
+        self._function = function
+        self._values: dict[Item, NDArray[np.float64]] = {}
+
+    def __call__(self, items: Sequence[Item]) -> NDArray[np.float64]:
+        """The value of every item, in their order; the first axis has length n."""
+        new = [item for item in dict.fromkeys(items) if item not in self._values]
+        if new:
+            self._values.update(zip(new, self._function(new), strict=True))
+        return np.array([self._values[item] for item in items], dtype=np.float64)
+
+    def __reduce__(self) -> tuple[type[OncePerItem[Item]], tuple[object]]:
+        """Pickled without its values: they are cheap to find again, and may be many."""
+        return type(self), (self._function,)
+
+
+def _joint_2025(
+    texts: Sequence[str], pairs: Sequence[Pair], scorers: Scorers
+) -> NDArray[np.float64]:
+    """The score of PAN 2025 against the best reference of each pair, shape (n,); or nan."""
+    flat = [
+        (text, pair, reference)
+        for text, pair in zip(texts, pairs, strict=True)
+        for reference in pair.references
+    ]
+    outputs, owners, references = (list(column) for column in zip(*flat, strict=True))
+    sources = [pair.source for pair in owners]
+    fluency = scorers.fluency_2025(sources, outputs, references)
+    if fluency is None:
+        return np.full(len(texts), np.nan)
+    scored = joint_2025(
+        scorers.neutral(sources, owners),
+        scorers.neutral(outputs, owners),
+        scorers.neutral(references, owners),
+        scorers.similarity(outputs, sources),
+        scorers.similarity(outputs, references),
+        fluency,
+    )
+    starts = np.cumsum([0, *(len(pair.references) for pair in pairs[:-1])])
+    return np.asarray(np.maximum.reduceat(scored, starts), dtype=np.float64)

@@ -164,7 +164,7 @@ class _Muon(torch.optim.Optimizer):
 def _orthogonalised(matrices_nrc: torch.Tensor) -> torch.Tensor:
     """About U V^T of each matrix U S V^T, by five quintic Newton-Schulz steps."""
     rows, columns = matrices_nrc.shape[1:]
-    x = matrices_nrc.mT if rows > columns else matrices_nrc
+    x: torch.Tensor = matrices_nrc.mT if rows > columns else matrices_nrc
     x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=1e-7)
     a, b, c = _NEWTON_SCHULZ
     for _ in range(5):

@@ -8,6 +8,7 @@ from operator import ne
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 from peft import PeftModel
 
@@ -16,15 +17,16 @@ from detox_tune.config import SearchConfig
 from detox_tune.data.pairs import Pair
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.evaluation.scores import (
-    Evaluation,
+    SCORES,
     copy_outputs,
     delete_outputs,
+    mean_scores,
     score_outputs,
 )
 from detox_tune.files import write_json, write_table, write_text
 from detox_tune.model.base import load_base
 from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
-from detox_tune.tuning.results import SCORES, Winner
+from detox_tune.tuning.results import Winner
 from detox_tune.tuning.task import Task
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
@@ -75,7 +77,7 @@ def export_winner(
     adapted = PeftModel.from_pretrained(base, str(folder))
     systems["tuned"] = outputs(adapted, test)
     scored = {name: _score(texts, test, task) for name, texts in systems.items()}
-    reloaded = _score(outputs(adapted, task.validation), task.validation, task).summary()
+    reloaded = _score(outputs(adapted, task.validation), task.validation, task)
     cut_vocabulary(base, task.vocabulary)  # the last use of the full one
     on_cut = outputs(adapted, test, CutTokenizer(tokenizer, task.vocabulary))
     metrics = {
@@ -87,16 +89,16 @@ def export_winner(
         "scorers": task.scorers.name,
         "validation": {
             "reported": {name: winner.report[name] for name in (*SCORES, "step")},
-            "reloaded": reloaded,
+            "reloaded": mean_scores(reloaded),
         },
         "vocabulary": {
             "kept": len(task.vocabulary.kept),
             "of": full_size,
-            "test_j_on_cut": _score(on_cut, test, task).summary()["j"],
+            "test_j_on_cut": mean_scores(_score(on_cut, test, task))["j"],
             # The logits of kept tokens are the same, so here the full head chose a dropped one.
             "outputs_with_dropped_tokens": sum(map(ne, on_cut, systems["tuned"])),
         },
-        "test": {name: evaluation.summary() for name, evaluation in reversed(scored.items())},
+        "test": {name: mean_scores(frame) for name, frame in reversed(scored.items())},
     }
     write_json(folder / "metrics.json", metrics)
     _write_samples(folder / "samples.tsv", systems, scored["tuned"], test)
@@ -104,12 +106,12 @@ def export_winner(
     return metrics
 
 
-def _score(outputs: Sequence[str], pairs: Sequence[Pair], task: Task) -> Evaluation:
+def _score(outputs: Sequence[str], pairs: Sequence[Pair], task: Task) -> pd.DataFrame:
     return score_outputs(outputs, pairs, lexicon=task.lexicon, scorers=task.scorers)
 
 
 def _write_samples(
-    path: Path, systems: Mapping[str, Sequence[str]], scored: Evaluation, pairs: Sequence[Pair]
+    path: Path, systems: Mapping[str, Sequence[str]], scored: pd.DataFrame, pairs: Sequence[Pair]
 ) -> None:
     """Outputs evenly spread over the test split, so that every language is among them."""
     stride = max(1, len(pairs) // N_SAMPLES)
@@ -120,8 +122,8 @@ def _write_samples(
             "base": systems["base"][i],
             "output": systems["tuned"][i],
             "reference": pairs[i].references[0],
-            "label": str(scored.labels[i]),
-            "j": f"{scored.j[i]:.3f}",
+            "label": scored["label"][i],
+            "j": f"{scored['j'][i]:.3f}",
         }
         for i in range(0, len(pairs), stride)
     ][:N_SAMPLES]

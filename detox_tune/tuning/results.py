@@ -12,22 +12,8 @@ from typing import Any
 from ray.tune import Checkpoint, Result
 
 from detox_tune.config import TrialConfig
+from detox_tune.evaluation.scores import SCORES
 from detox_tune.files import write_table
-
-SCORES = (
-    "j",
-    "sta",
-    "sim",
-    "fl",
-    "copy_rate",
-    "exact_copy_rate",
-    "rewritten",
-    "copied",
-    "sentinel",
-    "empty",
-    "repeated",
-)
-"""Scores of a report, in the order of the columns of trials.csv."""
 
 COLUMNS = (
     "trial",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +12,8 @@ from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
 from detox_tune.errors import UserError
-from detox_tune.evaluation.classifier import NeutralityClassifier
-from detox_tune.evaluation.scores import EmbeddedScorers, Scorers
+from detox_tune.evaluation.scorers import load_scorers
+from detox_tune.evaluation.scores import Scorers
 from detox_tune.model.base import load_tokenizer
 from detox_tune.model.vocabulary import Vocabulary, needed_tokens
 from detox_tune.training.examples import Example, encode_sources, make_examples, toxic_token_ids
@@ -100,7 +100,13 @@ def build_task(
         forbidden_token_ids=toxic_token_ids(examples, min_purity=config.min_purity),
         over_long=over_long,
         lexicon=corpus.lexicon,
-        scorers=embedded_scorers(train, config.seed),
+        scorers=load_scorers(
+            config.scorers,
+            train,
+            corpus.lexicon,
+            seed=config.seed,
+            device="cuda" if config.gpus_per_trial > 0 else "cpu",
+        ),
     )
 
 
@@ -125,10 +131,3 @@ def used_tokens(
         texts += corpus.lexicon.entries(language)
     used = {token for example in examples for ids in example.ids() for token in ids}
     return used.union(*encode_sources(texts, tokenizer, ""))
-
-
-def embedded_scorers(train: Sequence[Pair], seed: int) -> Scorers:
-    """Scorers that need no download; the classifier sees the training split only."""
-    toxic = [pair.source for pair in train]
-    neutral = [reference for pair in train for reference in pair.references]
-    return EmbeddedScorers(NeutralityClassifier.fit(toxic, neutral, seed=seed))

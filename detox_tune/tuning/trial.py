@@ -21,7 +21,7 @@ from transformers import (
 
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.evaluation.rewriting import rewrite
-from detox_tune.evaluation.scores import score_outputs
+from detox_tune.evaluation.scores import mean_scores, score_outputs
 from detox_tune.model.lora import adapted
 from detox_tune.model.vocabulary import CutTokenizer
 from detox_tune.training.masking import MaskStatistics
@@ -142,9 +142,9 @@ class ReportToTune(TrainerCallback):
             task_prefix=self.trial.task_prefix,
             max_tokens=self.config.max_tokens,
         )
-        scores = score_outputs(
-            outputs, pairs, lexicon=self.task.lexicon, scorers=self.task.scorers
-        ).summary()
+        scores = mean_scores(
+            score_outputs(outputs, pairs, lexicon=self.task.lexicon, scorers=self.task.scorers)
+        )
         report = {
             **scores,
             "step": state.global_step,
