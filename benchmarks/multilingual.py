@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from tables import commit, markdown_table
 
 from detox_tune.cli import OneLineParser, run_command
 from detox_tune.files import write_text
-from detox_tune.publish import commit, markdown_table
 
 SCORES = ("sta", "sim", "fl", "j_2025", "copy_rate")
 FIGURES = ("auc", "f1", "log_loss", "ece")
@@ -29,11 +29,10 @@ words out, `reference` is the (first) human one.
 
 **What the embedded STA is.** The pairs of each language are cut into ten folds; one is scored by a
 classifier fitted on the other nine, sources as toxic and references as neutral. It weighs n-grams
-of the sentence, whether a word in it is one that people leave out or mark as toxic, and what else
-was given: the lexicon, annotated sentences and labelled texts, without those scored here (the
-marks in a scored sentence serve the other folds). The weights, and with them the probabilities, are
-those of highest likelihood on held-out pairs; nothing is sharpened by hand. But its features were
-chosen by what they did for held-out pairs of this very corpus: expect a little less elsewhere.
+of the sentence, how many words of the lexicon are in it, and labelled texts, without those scored
+here. The weights, and with them the probabilities, are those of highest likelihood on held-out
+pairs. But its features were chosen by what they did for held-out pairs of this very corpus: expect
+a little less elsewhere.
 **What it is not:** the official classifier (`textdetox/xlmr-large-toxicity-classifier`). It knows
 how *these* annotators rewrite, so it tells sources from references of this corpus, which is
 narrower than toxicity; and it knows the lexicon's words, which favours `delete`. Scores of the two
@@ -52,38 +51,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Fit, score, and write the page."""
     options = _parser().parse_args(arguments)
     # Imported late, so that --help and wrong flags answer at once.
+    from detox_tune.data.lexicon import Lexicon
     from detox_tune.data.toxicity import load_toxicity_data
-    from detox_tune.evaluate import load_lexicons
-    from detox_tune.evaluation.fitted import cross_fitted
+    from detox_tune.evaluation.comparison import score_baselines, summarise
+    from detox_tune.evaluation.cross_fitting import cross_fitted
     from detox_tune.evaluation.references import load_references
-    from detox_tune.evaluation.systems import baselines, score_system, summarise
 
     console = Console()
     start = time.perf_counter()
-    spans = str(options.spans) if options.spans else None
-    references = load_references(str(options.reference), spans=spans)
+    references = load_references(str(options.reference))
     pairs = references.pairs
     languages = sorted({pair.language for pair in pairs})
-    lexicons = load_lexicons(str(options.lexicon), languages)
+    lexicon = Lexicon.load(str(options.lexicon), languages, all_needed=False)
     labelled = (
         load_toxicity_data(options.toxicity_data, languages) if options.toxicity_data else None
     )
     with console.status(f"fitting {len(languages)} languages, about 20 seconds each"):
-        fitted = cross_fitted(
-            pairs, lexicons=lexicons, spans=spans, labelled=labelled, seed=options.seed
-        )
+        fitted = cross_fitted(pairs, lexicon=lexicon, labelled=labelled, seed=options.seed)
     codes = [pair.language for pair in pairs]
+    scored = score_baselines(pairs, lexicon=lexicon, scorers=fitted.scorers)
     systems = {
-        name: summarise(
-            score_system(system, pairs, lexicons=lexicons, parts=fitted.parts),
-            codes,
-            seed=options.seed,
-        )["languages"]
-        for name, system in baselines(pairs, lexicons).items()
+        name: summarise(frame, codes, seed=options.seed)["languages"]
+        for name, frame in scored.items()
     }
     seconds = time.perf_counter() - start
     command = ["python benchmarks/multilingual.py", options.reference.name]
-    for flag in ("lexicon", "spans", "toxicity_data"):
+    for flag in ("lexicon", "toxicity_data"):
         if path := getattr(options, flag):
             command += [f"--{flag.replace('_', '-')}", path.name]
     command.append(f"--seed {options.seed}")
@@ -135,7 +128,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("reference", type=Path, help="pairs: a file, or a folder of files")
     parser.add_argument("--lexicon", type=Path, required=True, help="toxic words: file or folder")
-    parser.add_argument("--spans", type=Path, help="annotated toxic spans: a file or folder")
     parser.add_argument("--toxicity-data", type=Path, help="labelled texts: a file or folder")
     parser.add_argument("--out", type=Path, default=Path("results/multilingual.md"))
     parser.add_argument("--seed", type=int, default=0, help="of fits and intervals (default: 0)")

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from detox_tune.publish import markdown_table
+from tables import markdown_table
 
 ABOUT = """\
 Stock: Hugging Face's trainer, PEFT, nf4 layers of bitsandbytes, gradient checkpointing, the logits

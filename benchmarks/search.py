@@ -12,10 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from tables import markdown_table
+
 from detox_tune.cli import OneLineParser, run_command
 from detox_tune.errors import UserError
 from detox_tune.files import write_text
-from detox_tune.publish import markdown_table
 
 SETTINGS = ("lora", "mask_strategy", "context_window", "gamma", "learning_rate", "task_prefix")
 SCORES = ("j", "sta", "sim", "fl", "copy_rate", "exact_copy_rate")

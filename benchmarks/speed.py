@@ -30,11 +30,11 @@ from one_path import Spec
 from report import Row, markdown
 from rich.console import Console
 from start import start_rows
+from tables import commit
 from transformers import AutoTokenizer, MT5Config, MT5ForConditionalGeneration
 
 from detox_tune.cli import OneLineParser, quiet_environment, run_command
 from detox_tune.files import write_json, write_text
-from detox_tune.publish import commit
 from detox_tune.tuning.base import find_base
 from detox_tune.tuning.corpus import load_corpus
 from detox_tune.tuning.space_file import load_space

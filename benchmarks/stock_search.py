@@ -22,7 +22,7 @@ from transformers import AutoTokenizer, PrinterCallback, TrainerCallback
 from detox_tune.cli import quiet_environment
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.evaluation.rewriting import rewrite
-from detox_tune.evaluation.scores import score_outputs
+from detox_tune.evaluation.scores import mean_scores, score_outputs
 from detox_tune.model.lora import TARGETS
 from detox_tune.training.collator import masked_rows
 from detox_tune.training.losses import penalised_positions, toxic_penalty
@@ -57,9 +57,9 @@ class Evaluate(TrainerCallback):
             max_tokens=self.config.max_tokens,
             fast=False,
         )
-        self.scores = score_outputs(
-            outputs, pairs, lexicon=self.task.lexicon, scorers=self.task.scorers
-        ).summary()
+        self.scores = mean_scores(
+            score_outputs(outputs, pairs, lexicon=self.task.lexicon, scorers=self.task.scorers)
+        )
 
 
 def main() -> None:

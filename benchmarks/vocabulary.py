@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
+from tables import commit, markdown_table
 from torch import Tensor
 from transformers import PrinterCallback
 
@@ -29,7 +30,6 @@ from detox_tune.evaluation.scores import score_outputs
 from detox_tune.files import write_text
 from detox_tune.model.lora import adapted
 from detox_tune.model.pocket import pocket_base
-from detox_tune.publish import commit, markdown_table
 from detox_tune.tuning.base import load_cut_base
 from detox_tune.tuning.corpus import Corpus, denoising_sentences, load_corpus
 from detox_tune.tuning.space_file import load_space
@@ -119,10 +119,10 @@ def compared(
     with on_base(trial, searches["full"], tasks["full"]) as (model, tokenizer):
         set_peft_model_state_dict(model, runs["cut"].adapter)
         on_full = outputs(model, tokenizer, trial, searches["full"], corpus)
-    scores = [
+    scored = [
         score_outputs(
             texts, corpus.splits.test, lexicon=corpus.lexicon, scorers=tasks["full"].scorers
-        ).summary()["j"]
+        )
         for texts in (runs["full"].outputs, runs["cut"].outputs, on_full)
     ]
     return [
@@ -131,7 +131,7 @@ def compared(
         f"{full_gradient.norm():.4f}",
         f"{cut_gradient.norm():.4f}",
         f"{cosine:.5f}",
-        *(f"{score:.3f}" for score in scores),
+        *(f"{frame['j'].mean():.3f}" for frame in scored),
         str(sum(map(ne, on_full, runs["cut"].outputs))),
     ]
 

@@ -12,8 +12,13 @@ class UserError(ValueError):
     """
 
 
+def closest(name: str, options: Iterable[str]) -> str | None:
+    """The option most like a wrong name, if any is like it."""
+    return next(iter(difflib.get_close_matches(name, sorted(options), n=1, cutoff=0.5)), None)
+
+
 def nearest(name: str, options: Iterable[str]) -> str:
     """A hint for a message about a wrong name: the option most like it, or all options."""
     valid = sorted(options)
-    close = difflib.get_close_matches(name, valid, n=1, cutoff=0.5)
-    return f"did you mean {close[0]!r}?" if close else f"valid: {', '.join(valid)}"
+    close = closest(name, valid)
+    return f"did you mean {close!r}?" if close else f"valid: {', '.join(valid) or 'none'}"

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from detox_tune.evaluation.systems import SCORES
 
 from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
 from detox_tune.data.pairs import Pair
 from detox_tune.errors import UserError
 from detox_tune.evaluate import load_lexicons, main
-from detox_tune.evaluation.systems import SCORES
 
 PAIRS = embedded_pairs()[:30] + embedded_pairs()[-30:]
 

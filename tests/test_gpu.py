@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from detox_tune.model.dequantise import device_memory
 from torch import Tensor
 from transformers import TrainingArguments
 
 from detox_tune.evaluation.decoding import greedy_decode
 from detox_tune.evaluation.drafting import draft_decode
 from detox_tune.model.base import Quantization, load_base
-from detox_tune.model.dequantise import device_memory
 from detox_tune.model.lora import adapted
 from detox_tune.training.trainer import build_trainer
 

@@ -15,7 +15,6 @@ from detox_tune.data.readers import (
     is_hub_name,
     language_files,
     listed,
-    nearest,
     read_hub,
     read_table,
     row_languages,
@@ -33,7 +32,7 @@ from detox_tune.data.text import (
     merge_spans,
     words,
 )
-from detox_tune.errors import UserError
+from detox_tune.errors import UserError, nearest
 
 _PIECE = regex.compile(rf"{RUN}|\S\p{{DI}}*")
 _PIECE_UNSEGMENTED = regex.compile(
@@ -87,8 +86,8 @@ class Lexicon:
         Args:
             path: a folder with a file for each language (`en.parquet`, `uk.txt`, ...), one file, or
                 a hub data set whose splits are languages.
-                A `.txt` holds an entry a line; tsv, csv, jsonl and parquet hold them in the column
-                `text` or in their only column. One file serves the languages of its `language`
+                A `.txt` holds one entry per line; tsv, csv, jsonl and parquet hold them in the
+                column `text` or in their only column. One file serves the languages of its `language`
                 column, else the language that its name gives, else the only one asked for.
             languages: codes.
             all_needed: whether each language must be found; else one is enough, and the others
@@ -106,9 +105,9 @@ class Lexicon:
         for language in languages:
             if language not in entries and (all_needed or not entries):
                 raise UserError(
-                    f"language {language!r}: {path} has lexicons for {listed(there)} only"
-                    f"{nearest(language, there)}; give a folder with {language}.txt, an entry a "
-                    "line, or leave the language out"
+                    f"language {language!r}: {path} has no lexicon for it; "
+                    f"{nearest(language, there)}; or give a folder with {language}.txt, one entry "
+                    "per line"
                 )
         return cls({language: entries.get(language, ()) for language in languages})
 

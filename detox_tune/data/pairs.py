@@ -19,8 +19,6 @@ from detox_tune.data.readers import (
     files_in,
     is_hub_name,
     language_files,
-    listed,
-    nearest,
     read_hub,
     read_table,
     row_languages,
@@ -30,7 +28,7 @@ from detox_tune.data.readers import (
 )
 from detox_tune.data.spans import load_spans, locate, span_strings
 from detox_tune.data.text import fold_spaces, sentence_key
-from detox_tune.errors import UserError
+from detox_tune.errors import UserError, nearest
 
 MAX_BAD_SHARE = 0.05
 """More bad rows than this share of all rows stop the loading unless they are allowed."""
@@ -149,8 +147,7 @@ def load_pairs(
             if Path(data).is_dir():
                 others.update(language_files(Path(data), TABLE_SUFFIXES))
             raise UserError(
-                f"language {language!r}: {data} has no pairs for it, but for {listed(others)}"
-                f"{nearest(language, others)}; choose among them"
+                f"language {language!r}: {data} has no pairs for it; {nearest(language, others)}"
             )
     if not there:
         raise UserError(f"{data}: no pairs; give data with toxic sentences and neutral ones")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import difflib
 import io
 import json
 from collections import defaultdict
@@ -16,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import regex
 
-from detox_tune.errors import UserError
+from detox_tune.errors import UserError, closest, nearest
 
 LANGUAGES = (
     "am", "ar", "de", "en", "es", "fr", "he", "hi", "hin", "it", "ja", "ru", "tt", "uk", "zh",
@@ -58,8 +57,7 @@ class Table:
         """Index of the column that the user calls for by name."""
         if name not in self.columns:
             raise UserError(
-                f"{self.file}: no column {name!r}; it has {self.columns_shown()}"
-                f"{nearest(name, self.columns)}; set {option} to one of them"
+                f"{self.file}: no column {name!r} for {option}; {nearest(name, self.columns)}"
             )
         return self.columns.index(name)
 
@@ -87,7 +85,7 @@ def read_table(path: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Table:
     suffix = path.suffix.lower()
     if not path.is_file():
         raise UserError(
-            f"{path}: no such file or folder{_nearest_file(path)}; give a path that exists"
+            f"{path}: no such file or folder; {_nearest_file(path) or 'give a path that exists'}"
         )
     if suffix not in suffixes:
         raise UserError(
@@ -197,12 +195,6 @@ def listed(languages: Iterable[str]) -> str:
     return ", ".join(sorted(languages)) or "none"
 
 
-def nearest(name: str, options: Iterable[str]) -> str:
-    """`, nearest is 'x'` for an error message, or nothing if no option is like `name`."""
-    close = difflib.get_close_matches(name, list(options), n=1)
-    return f", nearest is {close[0]!r}" if close else ""
-
-
 def undecodable(text: str) -> bool:
     """Whether bytes of the file that this text comes from are not UTF-8."""
     return bool(_UNDECODABLE.search(text))
@@ -216,7 +208,8 @@ def shown(text: str, width: int = 60) -> str:
 
 def _nearest_file(path: Path) -> str:
     folder = path.parent
-    return nearest(path.name, [p.name for p in folder.iterdir()]) if folder.is_dir() else ""
+    close = closest(path.name, (p.name for p in folder.iterdir())) if folder.is_dir() else None
+    return f"did you mean {close!r}?" if close else ""
 
 
 def _decode(path: Path, content: bytes) -> str:

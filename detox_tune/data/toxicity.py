@@ -15,15 +15,13 @@ from detox_tune.data.readers import (
     Row,
     Table,
     files_in,
-    listed,
-    nearest,
     read_table,
     row_languages,
     shown,
     undecodable,
 )
 from detox_tune.data.text import fold_spaces, sentence_key
-from detox_tune.errors import UserError
+from detox_tune.errors import UserError, nearest
 
 _LABELS = {"0": False, "1": True, "false": False, "true": True}
 
@@ -98,8 +96,7 @@ def load_toxicity_data(path: Path, languages: Collection[str] | None = None) -> 
         )
     for language in set(wanted) - {row.language for row in labelled}:
         raise UserError(
-            f"language {language!r}: {path} has no labelled texts for it, but for "
-            f"{listed(seen)}{nearest(language, seen)}; choose among them"
+            f"language {language!r}: {path} has no labelled texts for it; {nearest(language, seen)}"
         )
     return ToxicityData(
         [row.text for row in labelled],

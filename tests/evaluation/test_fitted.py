@@ -6,14 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
-from detox_tune.data.lexicon import Lexicon
-from detox_tune.data.pairs import Pair, load_pairs
-from detox_tune.data.text import sentence_key
-from detox_tune.data.toxicity import ToxicityData, load_toxicity_data
-from detox_tune.errors import UserError
-from detox_tune.evaluation.classifier import NeutralityClassifier
 from detox_tune.evaluation.fitted import (
     FEW_FOLDS,
     FOLDS,
@@ -27,6 +19,14 @@ from detox_tune.evaluation.fitted import (
 )
 from detox_tune.evaluation.stacked import StackedClassifier
 from detox_tune.evaluation.systems import baselines, score_system
+
+from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
+from detox_tune.data.lexicon import Lexicon
+from detox_tune.data.pairs import Pair, load_pairs
+from detox_tune.data.text import sentence_key
+from detox_tune.data.toxicity import ToxicityData, load_toxicity_data
+from detox_tune.errors import UserError
+from detox_tune.evaluation.classifier import NeutralityClassifier
 
 PAIRS = embedded_pairs()[:60] + embedded_pairs()[-60:]
 LEXICONS = dict.fromkeys(("en", "es"), embedded_lexicon())

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from detox_tune.evaluation.xcomet import WORD_LAYER, XcometLite
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
 from tokenizers.processors import TemplateProcessing
@@ -28,7 +29,6 @@ from detox_tune.evaluation import official
 from detox_tune.evaluation.official import PINS, OfficialScorers, load_official
 from detox_tune.evaluation.pan import PanScorers, pan_scores
 from detox_tune.evaluation.scores import sentence_chrf
-from detox_tune.evaluation.xcomet import WORD_LAYER, XcometLite
 
 SPECIALS = ["[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"]
 LETTERS = list("abcdefghij")

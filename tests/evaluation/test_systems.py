@@ -6,6 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from detox_tune.evaluation.systems import (
+    SCORES,
+    System,
+    baselines,
+    score_system,
+    summarise,
+    systems_table,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -16,14 +24,6 @@ from detox_tune.data.pairs import Pair
 from detox_tune.evaluation.collapse import OutputLabel
 from detox_tune.evaluation.edits import edit_recall, toxic_retention
 from detox_tune.evaluation.pan import EmbeddedPanScorers, pan_scores
-from detox_tune.evaluation.systems import (
-    SCORES,
-    System,
-    baselines,
-    score_system,
-    summarise,
-    systems_table,
-)
 
 
 class LengthClassifier:

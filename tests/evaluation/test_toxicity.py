@@ -7,10 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
-from detox_tune.errors import UserError
 from detox_tune.evaluation.toxicity import (
     HELD_OUT_SHARE,
     MIN_LABELLED,
@@ -19,6 +15,10 @@ from detox_tune.evaluation.toxicity import (
     calibration_error,
     fit_toxicity,
 )
+from hypothesis import given
+from hypothesis import strategies as st
+
+from detox_tune.errors import UserError
 
 ENGLISH = (
     ["my boss", "the driver", "that player", "our teacher", "the man next door"],

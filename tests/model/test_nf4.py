@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
+from detox_tune.model.dequantise import dequantise, device_memory
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
 from detox_tune.model.base import load_base
-from detox_tune.model.dequantise import dequantise, device_memory
 from detox_tune.model.lora import add_lora
 
 bitsandbytes: Any = pytest.importorskip("bitsandbytes")

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from detox_tune.training.head import chunked_loss, without_head
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import (
@@ -15,7 +16,6 @@ from transformers import (
 )
 
 from detox_tune.training import head as head_module
-from detox_tune.training.head import chunked_loss, without_head
 from detox_tune.training.losses import masked_cross_entropy, toxic_penalty
 
 POSITIONS, WIDTH, VOCABULARY = 23, 16, 50

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
+from detox_tune.data.tokenise import Example, encode_sources, tokenise, toxic_token_ids
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
-from detox_tune.data.tokenise import Example, encode_sources, tokenise, toxic_token_ids
 
 LEXICON = Lexicon({"en": ["stupid", "shut up"]})
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from detox_tune.data.tokenise import encode_sources, tokenise
+from detox_tune.tuning.worker import forget_bases, trial_base
 from torch import Tensor
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer_utils import SaveStrategy
 
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
-from detox_tune.data.tokenise import encode_sources, tokenise
 from detox_tune.evaluation.drafting import draft_decode
 from detox_tune.model.base import load_base, load_tokenizer
 from detox_tune.model.lora import adapted
@@ -23,7 +24,6 @@ from detox_tune.model.vocabulary import CutTokenizer, Vocabulary
 from detox_tune.tuning import worker
 from detox_tune.tuning.task import Corpus, Task, build_task, load_corpus, tokens_of
 from detox_tune.tuning.trial import training_arguments, trial_trainer
-from detox_tune.tuning.worker import forget_bases, trial_base
 
 PREFIXES = ("", "detoxify: ", "Rewrite politely, please: ")
 TRIALS = [

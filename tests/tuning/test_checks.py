@@ -9,6 +9,11 @@ from typing import Any
 
 import pytest
 import torch
+from detox_tune.tuning.checks.cheap import cheap_checks
+from detox_tune.tuning.checks.estimate import estimate_check, longest_rows, machine_memory
+from detox_tune.tuning.checks.full import corpus_check, model_checks
+from detox_tune.tuning.checks.model import answer_check, head_check, is_pocket_like
+from detox_tune.tuning.checks.steps import StepsTaken, StepWatch, judge_steps, trainer_check
 from peft import PeftModel
 from transformers import PreTrainedModel, T5Config, T5ForConditionalGeneration
 
@@ -20,13 +25,8 @@ from detox_tune.errors import UserError
 from detox_tune.model.base import load_base
 from detox_tune.model.lora import add_lora
 from detox_tune.training.masking import MASK_STRATEGIES
-from detox_tune.tuning.checks.cheap import cheap_checks
-from detox_tune.tuning.checks.estimate import estimate_check, longest_rows, machine_memory
-from detox_tune.tuning.checks.full import corpus_check, model_checks
 from detox_tune.tuning.checks.masks import mask_check, mask_name, trials_to_check
-from detox_tune.tuning.checks.model import answer_check, head_check, is_pocket_like
 from detox_tune.tuning.checks.result import CheckResult, Status, refuse_doomed
-from detox_tune.tuning.checks.steps import StepsTaken, StepWatch, judge_steps, trainer_check
 from detox_tune.tuning.space import SearchSpace, first_samples
 from detox_tune.tuning.task import Task, build_task, load_corpus
 

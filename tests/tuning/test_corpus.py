@@ -4,11 +4,11 @@ import io
 from pathlib import Path
 
 import pytest
+from detox_tune.tuning.prepare import describe_base
 from rich.console import Console
 
 from detox_tune.config import SearchConfig
 from detox_tune.tuning import prepare
-from detox_tune.tuning.prepare import describe_base
 from detox_tune.tuning.task import Task, build_task, load_corpus
 
 

@@ -12,12 +12,12 @@ from typing import Any
 
 import psutil
 import pytest
+from detox_tune.evaluation.system import evaluate
 from peft import PeftModel
 from transformers import AutoTokenizer
 
 from detox_tune.config import SearchConfig, validated
 from detox_tune.data.embedded import embedded_pairs
-from detox_tune.evaluation.system import evaluate
 from detox_tune.model.base import load_base
 from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
 from detox_tune.tuning.task import build_task, load_corpus

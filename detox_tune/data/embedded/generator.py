@@ -20,6 +20,7 @@ import random
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import TypeVar
 
 from detox_tune.data.embedded.sources import (
@@ -57,29 +58,29 @@ class _Draft:
     references: tuple[str, ...]
 
 
-def embedded_pairs() -> list[Pair]:
+@cache
+def embedded_pairs() -> tuple[Pair, ...]:
     """Toxic sentences with one or two neutral references each, and their split.
 
-    For each language 12,000 training, 150 validation and 250 test pairs; sources are unique. The
-    same seed gives the same pairs in the same order.
+    For each language 12,000 training, 150 validation and 250 test pairs, always the same ones in
+    the same order; sources are unique.
     """
-    return [
+    return tuple(
         Pair(source=draft.source, references=draft.references, language=language, split=split)
         for language in languages()
         for split in _PAIRS
-        for draft in _split_drafts(language, split, 0)
-    ]
+        for draft in _split_drafts(language, split)
+    )
 
 
 def embedded_sentences(chosen: Collection[str] = ()) -> list[str]:
-    """About 24,000 unique sentences a language, toxic and neutral, for a denoiser to learn from.
+    """24,000 unique sentences of each language, toxic and neutral, for a denoiser to learn from.
 
     Made of training scenes and training rewordings only: nothing of the validation or test split.
-    The `chosen` languages (all, if none) are mixed; the same seed gives the same sentences in the
-    same order.
+    The `chosen` languages (all, if none) are mixed, always in the same order.
     """
     wanted = [language for language in languages() if not chosen or language in chosen]
-    sentences = [text for language in wanted for text in _language_sentences(language, 0)]
+    sentences = [text for language in wanted for text in _language_sentences(language)]
     random.Random("0/sentences").shuffle(sentences)
     return sentences
 
@@ -205,8 +206,8 @@ def _finished(text: str) -> str:
     return text if text.endswith(("?", "!")) else text + "."
 
 
-def _split_drafts(language: str, split: str, seed: int) -> list[_Draft]:
-    writer = _Writer(language, split, f"{seed}/pairs")
+def _split_drafts(language: str, split: str) -> list[_Draft]:
+    writer = _Writer(language, split, "0/pairs")
     wanted = _PAIRS[split]
     drafts: dict[str, _Draft] = {}
     for _ in range(wanted * _PATIENCE):
@@ -222,8 +223,9 @@ def _split_drafts(language: str, split: str, seed: int) -> list[_Draft]:
     return result
 
 
-def _language_sentences(language: str, seed: int) -> list[str]:
-    writer = _Writer(language, "train", f"{seed}/sentences")
+@cache
+def _language_sentences(language: str) -> tuple[str, ...]:
+    writer = _Writer(language, "train", "0/sentences")
     sentences: dict[str, None] = {}
     for turn in range(_SENTENCES * _PATIENCE):
         draft = writer.draft(_KINDS[turn % len(_KINDS)])
@@ -233,4 +235,4 @@ def _language_sentences(language: str, seed: int) -> list[str]:
         if len(sentences) >= _SENTENCES:
             break
     assert len(sentences) >= _SENTENCES, f"{language}.yaml: too little variety"
-    return list(sentences)[:_SENTENCES]
+    return tuple(sentences)[:_SENTENCES]

@@ -19,6 +19,6 @@ def commit() -> str:
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:
-    """A Markdown table, a line a row; all columns but the first `texts` are right-aligned."""
+    """A Markdown table, one line per row; all columns but the first `texts` are right-aligned."""
     rule = ["---"] * texts + ["---:"] * (len(head) - texts)
     return "".join(f"| {' | '.join(row)} |\n" for row in (head, rule, *rows))
