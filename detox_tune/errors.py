@@ -14,7 +14,7 @@ class UserError(ValueError):
 
 def closest(name: str, options: Iterable[str]) -> str | None:
     """The option most like a wrong name, if any is like it."""
-    return next(iter(difflib.get_close_matches(name, sorted(options), n=1, cutoff=0.5)), None)
+    return next(iter(difflib.get_close_matches(name, sorted(options), n=1, cutoff=0.6)), None)
 
 
 def nearest(name: str, options: Iterable[str]) -> str:

@@ -87,8 +87,9 @@ class Lexicon:
             path: a folder with a file for each language (`en.parquet`, `uk.txt`, ...), one file, or
                 a hub data set whose splits are languages.
                 A `.txt` holds one entry per line; tsv, csv, jsonl and parquet hold them in the
-                column `text` or in their only column. One file serves the languages of its `language`
-                column, else the language that its name gives, else the only one asked for.
+                column `text` or in their only column. One file serves the languages of its
+                `language` column, else the language that its name gives, else the only one asked
+                for.
             languages: codes.
             all_needed: whether each language must be found; else one is enough, and the others
                 get no entries.

@@ -102,7 +102,7 @@ def load_pairs(
     """Read pairs, drop the bad rows, and make one pair of the rows with one source.
 
     Args:
-        data: a tsv (without quoting), csv, jsonl or parquet file, a folder of such files, or a hub
+        data: a tsv, csv, jsonl or parquet file, a folder of such files, or a hub
             data set such as `textdetox/multilingual_paradetox`. Splits of a hub data set are
             pooled; those that are languages give the language of their rows.
         languages: codes to keep; all if empty.

@@ -75,9 +75,10 @@ class Table:
 def read_table(path: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Table:
     """Read a file by its ending.
 
-    tsv has no quoting: a `"` is a character. csv is quoted as usual. jsonl is an object a line,
-    txt has no header and one column, `text`. All are UTF-8, with or without a byte order mark;
-    blank lines are skipped, and an empty field of tsv or csv is None.
+    csv is quoted as usual. tsv is read with quotes if it was written with quotes, as pandas does;
+    else a `"` is a character. jsonl has one object per line, txt no header and one column, `text`.
+    All are UTF-8, with or without a byte order mark; blank lines are skipped, and an empty field of
+    tsv or csv is None.
 
     Raises:
         UserError: no such file, another ending than `suffixes`, not UTF-8, damaged, or no rows.
@@ -237,11 +238,35 @@ def _txt(text: str) -> _Content:
 
 
 def _tsv(text: str) -> _Content:
-    return _with_header((number, line.split("\t")) for number, line in _lines(text))
+    plain = _with_header((number, line.split("\t")) for number, line in _lines(text))
+    if '"' in text and _is_quoted(text):
+        quoted = _csv(text, delimiter="\t")
+        if _problems(quoted) <= _problems(plain):
+            return quoted
+    return plain
 
 
-def _csv(text: str) -> _Content:
-    reader = csv.reader(io.StringIO(text, newline=""))
+def _problems(content: _Content) -> int:
+    return sum(bool(row.problem) for row in content[1])
+
+
+def _is_quoted(text: str) -> bool:
+    """Whether a csv writer, given what a csv reader finds in a tsv, writes the same text.
+
+    A file without quoting has quotes inside fields, which no such writer leaves as they are.
+    """
+    text = text.replace("\r\n", "\n").removesuffix("\n") + "\n"
+    again = io.StringIO()
+    try:
+        rows = csv.reader(io.StringIO(text, newline=""), delimiter="\t")
+        csv.writer(again, delimiter="\t", lineterminator="\n").writerows(rows)
+    except csv.Error:
+        return False
+    return again.getvalue() == text
+
+
+def _csv(text: str, delimiter: str = ",") -> _Content:
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
 
     def rows() -> Iterator[tuple[int, list[str]]]:
         # A quoted field may hold line ends; a row is named by its first line.

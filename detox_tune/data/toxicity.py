@@ -57,7 +57,7 @@ def load_toxicity_data(path: Path, languages: Collection[str] | None = None) -> 
     """Read labelled texts, drop the bad rows and count them.
 
     Args:
-        path: a tsv (without quoting), csv, jsonl or parquet file, or a folder of such files, with
+        path: a tsv, csv, jsonl or parquet file, or a folder of such files, with
             the columns `text` and `toxic` (0 or 1, false or true), such as the data set
             `textdetox/multilingual_toxicity_dataset`. See `row_languages` for the language of a
             row: its column, else the name of the file (`en.parquet`).

@@ -6,8 +6,6 @@ a tsv with `toxic_sentence`, `neutral_sentence` and `lang`.
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -38,7 +36,7 @@ def load_outputs(path: Path, references: References) -> dict[Key, str]:
     `toxic_sentence` or `source`; else by `id` if both have one; else by order, where there must be
     one for each row, or one for each distinct source; ids that number the rows give the order.
     Outputs stand in `neutral_sentence`, `output`, `text`, or in the only column; a `.txt` has an
-    output a line. An empty output counts as one. A tsv may be quoted, as pandas writes it.
+    output a line. An empty output counts as one.
 
     Returns:
         The output of each reference row's language and source; of every pair at least.
@@ -111,38 +109,10 @@ def _read_outputs(path: Path) -> Table:
         lines = lines[:-1] if lines[-1] == "" else lines
         rows = [Row(number, (line.rstrip("\r"),)) for number, line in enumerate(lines, start=1)]
         table = Table(table.file, table.stem, table.columns, rows)
-    elif path.suffix.lower() == ".tsv":
-        table = _unquoted(path) or table
     for row in table.rows:
         if row.problem:
             raise UserError(f"{path}:{row.line}: {row.problem}; mend the row")
     return table
-
-
-def _unquoted(path: Path) -> Table | None:
-    """The table of a tsv that was written with quotes, or None.
-
-    It was if a csv writer, given what a csv reader finds in it, would write the same text. A file
-    without quoting has quotes inside fields, which no such writer leaves as they are.
-    """
-    text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    text = text.replace("\r\n", "\n").removesuffix("\n") + "\n"
-    if '"' not in text:
-        return None
-    try:
-        header, *rows = csv.reader(io.StringIO(text, newline=""), delimiter="\t")
-    except csv.Error:
-        return None
-    again = io.StringIO()
-    csv.writer(again, delimiter="\t", lineterminator="\n").writerows([header, *rows])
-    if again.getvalue() != text:
-        return None
-    problem = "another number of fields than the header"
-    numbered = [
-        Row(number, tuple(fields), "" if len(fields) == len(header) else problem)
-        for number, fields in enumerate(rows, start=2)
-    ]
-    return Table(str(path), path.stem, tuple(header), numbered)
 
 
 def _texts(table: Table) -> list[str]:

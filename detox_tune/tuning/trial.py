@@ -24,8 +24,9 @@ from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.evaluation.scores import mean_scores, score_outputs
 from detox_tune.model.lora import adapted
 from detox_tune.model.vocabulary import CutTokenizer
+from detox_tune.training.detox_trainer import DetoxTrainer
 from detox_tune.training.masking import MaskStatistics
-from detox_tune.training.trainer import DetoxTrainer, build_trainer
+from detox_tune.training.trainer import build_trainer
 from detox_tune.tuning.base import load_cut_base
 from detox_tune.tuning.results import feasible_j
 from detox_tune.tuning.task import Task

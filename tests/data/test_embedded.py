@@ -27,12 +27,12 @@ def language(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture(scope="module")
-def all_pairs() -> list[Pair]:
+def all_pairs() -> tuple[Pair, ...]:
     return embedded_pairs()
 
 
 @pytest.fixture
-def pairs(all_pairs: list[Pair], language: str) -> list[Pair]:
+def pairs(all_pairs: tuple[Pair, ...], language: str) -> list[Pair]:
     return [pair for pair in all_pairs if pair.language == language]
 
 
@@ -112,14 +112,7 @@ def test_sentences_are_clean_text(pairs: list[Pair], language: str) -> None:
             assert not regex.search(r"\ba [aeio]|\ban (?!hour|[aeiou])", text), text
 
 
-def test_same_seed_gives_the_same_corpus(all_pairs: list[Pair]) -> None:
-    assert embedded_pairs(0) == all_pairs
-    other = embedded_pairs(1)
-    assert other != all_pairs
-    assert [pair.split for pair in other] == [pair.split for pair in all_pairs]
-
-
-def test_corpus_does_not_depend_on_hash_order(all_pairs: list[Pair]) -> None:
+def test_corpus_does_not_depend_on_hash_order(all_pairs: tuple[Pair, ...]) -> None:
     code = """from detox_tune.data.embedded import embedded_pairs, embedded_sentences
 print(embedded_pairs()[7], embedded_sentences()[7])"""
     environment = {**os.environ, "PYTHONHASHSEED": "77"}
@@ -219,7 +212,7 @@ def test_insults_are_replaced_by_their_fixed_words(pairs: list[Pair], raw: dict[
 
 
 def test_denoiser_text_is_large_and_of_the_training_side(
-    all_pairs: list[Pair], raw: dict[str, Any]
+    all_pairs: tuple[Pair, ...], raw: dict[str, Any]
 ) -> None:
     sentences = embedded_sentences()
     assert len(sentences) == len(set(sentences)) == 24_000 * len(LANGUAGES)

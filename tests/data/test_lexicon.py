@@ -242,7 +242,7 @@ def test_load_one_file_with_a_language_column(tmp_path: Path, column: str) -> No
     assert lexicon.entries("en") == {"idiot", "jerk"}
     assert lexicon.entries("de") == {"trottel"}
     assert Lexicon.load(tmp_path / "words.csv", ["de"]).languages == ("de",)
-    with pytest.raises(UserError, match=r"language 'fr': .* has lexicons for de, en only"):
+    with pytest.raises(UserError, match=r"language 'fr': .* has no lexicon for it; valid: de, en"):
         Lexicon.load(tmp_path / "words.csv", ["fr"])
 
 
@@ -255,7 +255,7 @@ def test_two_files_of_one_language_are_joined(tmp_path: Path) -> None:
 def test_a_missing_language_is_named_with_the_nearest(tmp_path: Path) -> None:
     save(tmp_path / "uk.txt", ["x"])
     save(tmp_path / "en.txt", ["x"])
-    expected = r"language 'ukr': .* has lexicons for en, uk only, nearest is 'uk'; .*ukr\.txt"
+    expected = r"language 'ukr': .* has no lexicon for it; did you mean 'uk'\?; .*ukr\.txt"
     with pytest.raises(UserError, match=expected):
         Lexicon.load(tmp_path, ["en", "ukr"])
 
@@ -337,5 +337,5 @@ def test_load_a_hub_data_set_whose_splits_are_languages(monkeypatch: pytest.Monk
     monkeypatch.setattr(datasets, "load_dataset", {"owner/words": splits}.__getitem__)
     assert len(Lexicon.load("owner/words", ["en", "es"])) == 3
     assert Lexicon.load("owner/words", ["es"]).languages == ("es",)
-    with pytest.raises(UserError, match="'de': owner/words has lexicons for en, es only"):
+    with pytest.raises(UserError, match="'de': owner/words has no lexicon for it; valid: en, es"):
         Lexicon.load("owner/words", ["de"])

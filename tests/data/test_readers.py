@@ -1,5 +1,6 @@
 """Tables from files and from the hub, with honest line numbers."""
 
+import csv
 import json
 from pathlib import Path
 from typing import Any
@@ -31,7 +32,7 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def test_tsv_has_no_quoting_and_counts_lines_from_the_header(tmp_path: Path) -> None:
+def test_a_tsv_without_quoting_counts_lines_from_the_header(tmp_path: Path) -> None:
     path = write(tmp_path / "x.tsv", 'a\tb\n"one\ttwo"\n\n3\t\nshort\nu\u2028v\tw\r\n')
     table = read_table(path)
     assert table.columns == ("a", "b")
@@ -41,6 +42,15 @@ def test_tsv_has_no_quoting_and_counts_lines_from_the_header(tmp_path: Path) -> 
         (5, ("short",), "1 fields, the header has 2"),
         (6, ("u\u2028v", "w"), ""),
     ]
+
+
+def test_a_tsv_that_was_written_with_quotes_is_read_with_quotes(tmp_path: Path) -> None:
+    rows = [["a", "b"], ['"Really? "pal" ', "two\nlines"], ["plain", "text"]]
+    with (tmp_path / "x.tsv").open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)
+    table = read_table(tmp_path / "x.tsv")
+    assert [[*row.values] for row in table.rows] == rows[1:]
+    assert [row.line for row in table.rows] == [2, 4]
 
 
 def test_csv_rows_are_named_by_their_first_line(tmp_path: Path) -> None:
@@ -116,7 +126,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, me
 
 def test_a_missing_file_names_the_nearest_one(tmp_path: Path) -> None:
     write(tmp_path / "pairs_en.tsv", "a\nb\n")
-    with pytest.raises(UserError, match=r"no such file or folder, nearest is 'pairs_en\.tsv'"):
+    with pytest.raises(UserError, match=r"no such file or folder; did you mean 'pairs_en\.tsv'"):
         read_table(tmp_path / "pairs_em.tsv")
     with pytest.raises(UserError, match="no such file or folder; give a path"):
         read_table(tmp_path / "nowhere" / "x.tsv")
@@ -238,7 +248,7 @@ def test_language_unknown(languages: tuple[str, ...]) -> None:
 
 
 def test_a_column_that_is_not_there_names_the_nearest() -> None:
-    expected = "no column 'languag'; it has 'a', 'language', nearest is 'language'; set language_co"
+    expected = "no column 'languag' for language_column; did you mean 'language'"
     with pytest.raises(UserError, match=expected):
         row_languages(table({"a": ["1"], "language": ["en"]}), (), "languag")
 

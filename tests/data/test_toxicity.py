@@ -128,7 +128,7 @@ def test_the_report_shows_five_bad_rows_and_counts_the_rest(tmp_path: Path) -> N
     ("header", "message"),
     [
         ("sentence\ttoxic", r"no column 'text'; it has 'sentence', 'toxic'.*name"),
-        ("text\ttoxicity", r"no column 'toxic'; it has .*, nearest is 'toxicity'.*name"),
+        ("text\ttoxicity", r"no column 'toxic'.*; did you mean 'toxicity'"),
     ],
 )
 def test_a_column_that_is_not_there(tmp_path: Path, header: str, message: str) -> None:
@@ -141,7 +141,7 @@ def test_a_column_that_is_not_there(tmp_path: Path, header: str, message: str) -
 def test_a_language_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
     write(tmp_path / "en.tsv", GOOD)
     write(tmp_path / "uk.tsv", GOOD)
-    message = "^language 'ukr': .* but for en, uk, nearest is 'uk'; choose among them"
+    message = "^language 'ukr': .* has no labelled texts for it; did you mean 'uk'"
     with pytest.raises(UserError, match=message):
         load_toxicity_data(tmp_path, ["en", "ukr"])
 

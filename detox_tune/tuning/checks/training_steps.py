@@ -24,7 +24,7 @@ from transformers.trainer_utils import SaveStrategy
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.errors import UserError
 from detox_tune.model.lora import adapted
-from detox_tune.training.trainer import DetoxTrainer
+from detox_tune.training.detox_trainer import DetoxTrainer
 from detox_tune.tuning.checks.result import CheckResult, Status
 from detox_tune.tuning.task import Task
 from detox_tune.tuning.trial import training_arguments, trial_trainer
