@@ -49,7 +49,7 @@ def test_settings_have_a_value_only_where_they_are_read(
         ({"context_window": 2}, r"context_window=2 is only read with mask_strategy toxic_context"),
         (
             {"mask_strategy": "inverse_toxic", "mask_anchor": "edits"},
-            r"mask_anchor='edits' is only read with mask_strategy toxic_context or toxic_only",
+            r"mask_anchor='edits' is only read with mask_strategy toxic_only or toxic_context",
         ),
         ({"mask_strategy": "toxic_context", "context_window": 0}, r"context_window=0: .*1"),
     ],

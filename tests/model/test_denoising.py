@@ -7,7 +7,14 @@ import regex
 import torch
 
 from detox_tune.data.embedded import embedded_sentences
-from detox_tune.model.denoising import _noise, pretrain, with_unfamiliar_words, word_pieces
+from detox_tune.model.denoising import (
+    _Muon,
+    _noise,
+    _orthogonalised,
+    pretrain,
+    with_unfamiliar_words,
+    word_pieces,
+)
 from detox_tune.model.pocket import new_model
 
 SENTENCES = embedded_sentences()[:2000]
@@ -62,3 +69,26 @@ def test_training_lowers_the_loss_and_leaves_the_model_in_evaluation_mode() -> N
     pretrain(model, sentences, sentinel=3, end=1, steps=30, rng=rng)
     assert loss() < 0.8 * before
     assert not model.training
+
+
+def test_muon_takes_torch_s_steps_in_float32() -> None:
+    shapes = [(8, 8), (8, 8), (16, 4), (4, 16)]
+    start = [torch.randn(shape, generator=torch.Generator().manual_seed(0)) for shape in shapes]
+    ours, theirs = ([torch.nn.Parameter(w.clone()) for w in start] for _ in range(2))
+    optimizers = [_Muon(ours, lr=0.1), torch.optim.Muon(theirs, lr=0.1, weight_decay=0.0)]
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(4):
+        gradients = [torch.randn(shape, generator=generator) for shape in shapes]
+        for weights, optimizer in zip((ours, theirs), optimizers, strict=True):
+            for weight, gradient in zip(weights, gradients, strict=True):
+                weight.grad = gradient.clone()
+            optimizer.step()
+    for one, other, before in zip(ours, theirs, start, strict=True):
+        moved = (other - before).norm()
+        assert (one - other).norm() < 0.02 * moved  # torch computes in bfloat16
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one() -> None:
+    matrices = torch.randn(3, 12, 6, generator=torch.Generator().manual_seed(0))
+    values = torch.linalg.svdvals(_orthogonalised(matrices))
+    assert ((values > 0.5) & (values < 1.3)).all()

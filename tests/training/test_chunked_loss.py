@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from detox_tune.training.head import chunked_loss, without_head
 from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import (
@@ -15,7 +14,8 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from detox_tune.training import head as head_module
+from detox_tune.training import chunked_loss as chunked_loss_module
+from detox_tune.training.chunked_loss import chunked_loss, without_head
 from detox_tune.training.losses import masked_cross_entropy, toxic_penalty
 
 POSITIONS, WIDTH, VOCABULARY = 23, 16, 50
@@ -59,8 +59,8 @@ def test_value_terms_and_gradient_are_those_of_all_logits_at_once(
     gamma: float,
     rows_a_chunk: int,
 ) -> None:
-    monkeypatch.setattr(head_module, "_CHUNK_LOGITS", rows_a_chunk * VOCABULARY)
-    monkeypatch.setattr(head_module, "_LEAST_POSITIONS", 1)
+    monkeypatch.setattr(chunked_loss_module, "_CHUNK_LOGITS", rows_a_chunk * VOCABULARY)
+    monkeypatch.setattr(chunked_loss_module, "_LEAST_POSITIONS", 1)
     head, states = head_and_states(dtype)
     weights = torch.tensor([1.0, gamma], dtype=dtype)
     projected: list[int] = []
@@ -88,8 +88,8 @@ def test_value_terms_and_gradient_are_those_of_all_logits_at_once(
 def test_a_chunk_has_at_least_so_many_positions(
     monkeypatch: pytest.MonkeyPatch, logits: int, chunks: list[int]
 ) -> None:
-    monkeypatch.setattr(head_module, "_CHUNK_LOGITS", logits * VOCABULARY)
-    monkeypatch.setattr(head_module, "_LEAST_POSITIONS", 9)
+    monkeypatch.setattr(chunked_loss_module, "_CHUNK_LOGITS", logits * VOCABULARY)
+    monkeypatch.setattr(chunked_loss_module, "_LEAST_POSITIONS", 9)
     head, states = head_and_states(torch.float32)
     projected: list[int] = []
     head.register_forward_hook(lambda module, args, out: projected.append(len(out)))

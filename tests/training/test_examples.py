@@ -1,14 +1,16 @@
 """Ids and toxic marks of pairs, and which tokens are forbidden."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from detox_tune.data.tokenise import Example, encode_sources, tokenise, toxic_token_ids
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
+from detox_tune.model.vocabulary import Vocabulary
+from detox_tune.training.examples import Example, encode_sources, make_examples, toxic_token_ids
 
 LEXICON = Lexicon({"en": ["stupid", "shut up"]})
 
@@ -17,6 +19,13 @@ LEXICON = Lexicon({"en": ["stupid", "shut up"]})
 def tokenizer(tiny_base: Path) -> PreTrainedTokenizerBase:
     tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(tiny_base)
     return tokenizer
+
+
+def examples_of(
+    pairs: Sequence[Pair], tokenizer: PreTrainedTokenizerBase, lexicon: Lexicon
+) -> list[Example]:
+    prefixes = ("", "detoxify: ")
+    return make_examples(pairs, tokenizer, lexicon, task_prefixes=prefixes, max_tokens=96)[0]
 
 
 def marked_text(tokenizer: PreTrainedTokenizerBase, ids: list[int], marks: list[bool]) -> str:
@@ -28,7 +37,7 @@ def marked_text(tokenizer: PreTrainedTokenizerBase, ids: list[int], marks: list[
 
 def test_source_and_reference_carry_their_toxic_spans(tokenizer: PreTrainedTokenizerBase) -> None:
     pair = Pair("the stupid bus, shut up.", ("the bus.", "the stupid bus."), "en")
-    examples = tokenise([pair], tokenizer, LEXICON, max_tokens=96).examples
+    examples = examples_of([pair], tokenizer, LEXICON)
     assert [example.pair for example in examples] == [0, 0]
     for example in examples:
         text = marked_text(tokenizer, example.source_ids, example.source_toxic)
@@ -39,18 +48,35 @@ def test_source_and_reference_carry_their_toxic_spans(tokenizer: PreTrainedToken
     assert marked_text(tokenizer, examples[1].label_ids, examples[1].label_toxic) == "stupid"
 
 
+def test_an_example_holds_every_prefix_and_anchor_and_can_be_cut(
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    pair = Pair("the stupid bus, shut up.", ("the stupid bus.",), "en")
+    (example,) = examples_of([pair], tokenizer, LEXICON)
+    for prefix, ids in example.input_ids.items():
+        assert ids == encode_sources([pair.source], tokenizer, prefix)[0]
+    assert example.toxic["labels"] == example.label_toxic
+    assert sum(example.toxic["edits"]) > sum(example.toxic["labels"])
+    vocabulary = Vocabulary(tuple(sorted({i for ids in example.ids() for i in ids})))
+    cut = example.cut(vocabulary)
+    assert [vocabulary.full(ids) for ids in cut.ids()] == example.ids()
+    assert cut.toxic == example.toxic
+
+
 def test_annotated_spans_count_beside_the_lexicon(tokenizer: PreTrainedTokenizerBase) -> None:
     source = "the stupid bus is late."
     pair = Pair(source, ("the bus is late.",), "en", spans=((18, 22),))
     assert source[18:22] == "late"
-    (example,) = tokenise([pair], tokenizer, LEXICON, max_tokens=96).examples
+    (example,) = examples_of([pair], tokenizer, LEXICON)
     assert marked_text(tokenizer, example.source_ids, example.source_toxic) == "stupid late"
 
 
 def test_too_long_examples_are_left_out_and_counted(tokenizer: PreTrainedTokenizerBase) -> None:
     pairs = [Pair("a bus.", ("a bus.", "word " * 40), "en"), Pair("word " * 40, ("a bus.",), "en")]
-    tokenised = tokenise(pairs, tokenizer, LEXICON, max_tokens=20)
-    assert (len(tokenised.examples), tokenised.over_long) == (1, 2)
+    examples, over_long = make_examples(
+        pairs, tokenizer, LEXICON, task_prefixes=[""], max_tokens=20
+    )
+    assert (len(examples), over_long) == (1, 2)
 
 
 def test_the_prefix_is_encoded_with_the_source(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -60,7 +86,8 @@ def test_the_prefix_is_encoded_with_the_source(tokenizer: PreTrainedTokenizerBas
 
 def test_forbidden_tokens_are_those_that_hardly_occur_elsewhere() -> None:
     def example(pair: int, source: dict[int, bool], label: dict[int, bool]) -> Example:
-        return Example(pair, list(source), list(source.values()), list(label), list(label.values()))
+        toxic = list(label.values())
+        return Example(pair, {}, list(source), list(source.values()), list(label), toxic, {})
 
     examples = [
         example(0, {7: True, 8: True, 9: False, 1: False}, {9: False, 1: False}),
@@ -74,7 +101,7 @@ def test_forbidden_tokens_are_those_that_hardly_occur_elsewhere() -> None:
 
 def test_purity_agrees_with_a_count_over_the_corpus(tokenizer: PreTrainedTokenizerBase) -> None:
     pairs = embedded_pairs()[:300]
-    examples = tokenise(pairs, tokenizer, embedded_lexicon(), max_tokens=96).examples
+    examples = examples_of(pairs, tokenizer, embedded_lexicon())
     inside: dict[int, list[bool]] = {}
     for number, example in enumerate(examples):
         first = number == 0 or examples[number - 1].pair != example.pair

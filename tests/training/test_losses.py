@@ -137,12 +137,6 @@ def test_no_position_is_zero_and_in_the_graph() -> None:
     assert loss.item() == 0
 
 
-def test_everything_forbidden_is_refused() -> None:
-    logits, _, scored = batch(6)
-    with pytest.raises(ValueError, match="11 forbidden tokens must be fewer than the vocabulary's"):
-        toxic_penalty(logits, scored, torch.arange(11), count=1)
-
-
 def test_penalised_positions_leave_out_toxic_labels() -> None:
     labels = torch.tensor([[4, 5, 6, 7, 1], [5, 1, -100, -100, -100]])
     in_toxic_span = torch.zeros(2, 5, dtype=torch.bool)

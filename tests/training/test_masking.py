@@ -4,9 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from detox_tune.errors import UserError
+from detox_tune.config import MASK_STRATEGIES, MaskStrategy
 from detox_tune.training.masking import (
-    MASK_STRATEGIES,
     MaskStatistics,
     answering_positions,
     marked,
@@ -19,7 +18,7 @@ END = 1
 
 
 def ids(words: str) -> list[int]:
-    """One id a word (a word always gets the same one), and the end token."""
+    """One id for each word (a word always gets the same one), and the end token."""
     return [2 + int.from_bytes(word.encode()) for word in words.split()] + [END]
 
 
@@ -129,18 +128,13 @@ def test_anchor_labels_ignores_the_source() -> None:
     assert by_edits == [False, True, True, False, False]
 
 
-def test_unknown_anchor_names_the_nearest() -> None:
-    with pytest.raises(UserError, match=r"mask_anchor='edit' .* did you mean 'edits'\?"):
-        toxic_positions([END], [END], [False], [False], mask_anchor="edit")
-
-
 @given(
     st.sampled_from(MASK_STRATEGIES),
     st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=12),
     st.integers(1, 4),
 )
 def test_strategies_against_their_definitions(
-    mask_strategy: str, flags: list[tuple[bool, bool]], window: int
+    mask_strategy: MaskStrategy, flags: list[tuple[bool, bool]], window: int
 ) -> None:
     toxic = [a or b for a, b in flags]
     label_toxic = [b for _, b in flags]
@@ -160,24 +154,6 @@ def test_strategies_against_their_definitions(
             "inverse_toxic": not label_toxic[position],
         }
         assert flag == expected[mask_strategy]
-
-
-@pytest.mark.parametrize(
-    ("mask_strategy", "context_window", "message"),
-    [
-        ("toxic_onyl", None, r"mask_strategy='toxic_onyl' .* did you mean 'toxic_only'\?"),
-        ("toxic_only", 2, r"context_window=2 is read by mask_strategy='toxic_context' alone"),
-        ("toxic_context", None, r"context_window=None must be at least 1"),
-        ("toxic_context", 0, r"context_window=0 must be at least 1"),
-    ],
-)
-def test_settings_that_do_not_go_together(
-    mask_strategy: str, context_window: int | None, message: str
-) -> None:
-    with pytest.raises(UserError, match=message):
-        trained_positions(
-            mask_strategy, toxic=[True], label_toxic=[True], context_window=context_window
-        )
 
 
 def test_statistics() -> None:

@@ -1,7 +1,6 @@
 """The trainer on a tiny random mT5: losses, steps, checkpoints, refusals."""
 
 import math
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,71 +8,16 @@ from typing import Any
 import pytest
 import torch
 from datasets import Dataset, DatasetDict
-from peft import LoraConfig, get_peft_model
 from torch import Tensor
-from transformers import (
-    MT5Config,
-    MT5ForConditionalGeneration,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import TrainerCallback, TrainingArguments
 
+from detox_tune.config import MASK_STRATEGIES, MaskStrategy
 from detox_tune.errors import UserError
 from detox_tune.training.collator import DetoxCollator
-from detox_tune.training.masking import MASK_STRATEGIES, trained_positions
-from detox_tune.training.trainer import DetoxTrainer, NonFiniteLossError, build_trainer
-
-VOCABULARY = 40
-FORBIDDEN = (7, 8, 9)
-Row = dict[str, Any]
-
-
-def tiny_model(dropout: float = 0.0) -> MT5ForConditionalGeneration:
-    torch.manual_seed(0)
-    return MT5ForConditionalGeneration(
-        MT5Config(
-            vocab_size=VOCABULARY,
-            d_model=32,
-            d_kv=8,
-            d_ff=32,
-            num_layers=1,
-            num_heads=2,
-            dropout_rate=dropout,
-            tie_word_embeddings=False,
-            decoder_start_token_id=0,
-        )
-    )
-
-
-def tiny_lora(dropout: float = 0.0) -> Any:
-    config = LoraConfig(r=2, lora_dropout=dropout, target_modules=["q", "v"])
-    model: Any = get_peft_model(tiny_model(dropout), config)
-    for name, weight in model.named_parameters():
-        if "lora_B" in name:  # as after some steps: zeros would keep lora_A still
-            torch.nn.init.normal_(weight, std=0.5)
-    return model
-
-
-def random_rows(count: int, seed: int = 0) -> list[Row]:
-    """Pairs of uneven lengths; each has a toxic position, some have a toxic word kept."""
-    draw = random.Random(seed)
-    rows = []
-    for _ in range(count):
-        size = draw.randint(2, 9)
-        labels = [draw.randrange(2, VOCABULARY) for _ in range(size)] + [1]
-        label_toxic = [draw.random() < 0.15 for _ in range(size)] + [False]
-        toxic = [flag or draw.random() < 0.2 for flag in label_toxic]
-        toxic[draw.randrange(size)] = True
-        source = [draw.randrange(2, VOCABULARY) for _ in range(draw.randint(2, 9))] + [1]
-        rows.append(
-            {
-                "input_ids": source,
-                "labels": labels,
-                "label_toxic": label_toxic,
-                "toxic_positions": toxic,
-            }
-        )
-    return rows
+from detox_tune.training.detox_trainer import DetoxTrainer, NonFiniteLossError
+from detox_tune.training.masking import trained_positions
+from detox_tune.training.trainer import build_trainer
+from tests.tiny_models import FORBIDDEN, VOCABULARY, Row, random_rows, tiny_base, tiny_lora
 
 
 def arguments(folder: Path, **changes: Any) -> TrainingArguments:
@@ -107,7 +51,7 @@ def weights(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def slow_terms(
-    model: Any, rows: Sequence[Row], strategy: str, window: int | None
+    model: Any, rows: Sequence[Row], strategy: MaskStrategy, window: int | None
 ) -> tuple[float, float]:
     """Cross-entropy and penalty from the model's probabilities, one pair at a time."""
     cross_entropy, penalty, trained_count, penalised_count = 0.0, 0.0, 0, 0
@@ -132,18 +76,20 @@ def slow_terms(
     return cross_entropy / trained_count, penalty / penalised_count
 
 
-MASKS: list[tuple[str, int | None]] = [
+MASKS: list[tuple[MaskStrategy, int | None]] = [
     (name, 2 if name == "toxic_context" else None) for name in MASK_STRATEGIES
 ]
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.15, 2.0])
-@pytest.mark.parametrize(("strategy", "window"), MASKS)
+@pytest.mark.parametrize(
+    ("strategy", "window", "gamma"),
+    [(*mask, gamma) for mask, gamma in zip(MASKS, (0.15, 2.0, 0.0, 0.5), strict=True)],
+)
 def test_losses_equal_a_slow_loop(
-    tmp_path: Path, strategy: str, window: int | None, gamma: float
+    tmp_path: Path, strategy: MaskStrategy, window: int | None, gamma: float
 ) -> None:
     rows = random_rows(7)
-    model = tiny_model()
+    model = tiny_base()
     settings = {
         "mask_strategy": strategy,
         "context_window": window,
@@ -155,7 +101,7 @@ def test_losses_equal_a_slow_loop(
     )
     cross_entropy, penalty = slow_terms(model.eval(), rows, strategy, window)
     expected = {"loss": cross_entropy + gamma * penalty, "cross_entropy": cross_entropy}
-    expected |= {"toxic_penalty": penalty} if gamma else {}
+    expected |= {"toxic_penalty": penalty if gamma else 0.0}
 
     # batches of 3, 3 and 1 pairs: a mean of the batches' means would differ
     evaluated = trainer.evaluate()
@@ -175,7 +121,7 @@ def test_logged_terms_are_means_over_the_steps_since_the_last_log(tmp_path: Path
 
     def logs(logging_steps: int) -> list[dict[str, float]]:
         trainer = trainer_of(
-            tmp_path, tiny_model(), random_rows(16), settings, max_steps=4,
+            tmp_path, tiny_base(), random_rows(16), settings, max_steps=4,
             logging_steps=logging_steps, gradient_accumulation_steps=2,
         )  # fmt: skip
         trainer.train()
@@ -202,7 +148,7 @@ def test_accumulation_gives_the_step_of_one_large_batch(
     rows = random_rows(11)  # the second step is an incomplete one, of 3 pairs
 
     def trained(batch: int, steps: int) -> dict[str, Tensor]:
-        model = tiny_model()
+        model = tiny_base()
         trainer_of(
             tmp_path, model, rows, settings, num_train_epochs=1,
             per_device_train_batch_size=batch, gradient_accumulation_steps=steps,
@@ -210,7 +156,7 @@ def test_accumulation_gives_the_step_of_one_large_batch(
         ).train()  # fmt: skip
         return weights(model)
 
-    before, whole, parts = weights(tiny_model()), trained(8, 1), trained(per_batch, accumulated)
+    before, whole, parts = weights(tiny_base()), trained(8, 1), trained(per_batch, accumulated)
     moved = max((whole[name] - before[name]).abs().max().item() for name in before)
     assert moved > 0.01
     for name, weight in whole.items():
@@ -221,7 +167,7 @@ def test_the_mask_does_not_change_what_the_decoder_reads(tmp_path: Path) -> None
     rows = random_rows(3)
     seen: dict[str, Tensor] = {}
     for strategy, window in MASKS:
-        model = tiny_model()
+        model = tiny_base()
         model.decoder.register_forward_pre_hook(
             lambda module, args, kwargs, strategy=strategy: seen.update(
                 {strategy: kwargs["input_ids"]}
@@ -255,7 +201,7 @@ def test_adapters_move_and_the_base_does_not(tmp_path: Path) -> None:
     [
         (tiny_lora, 3, "random"),
         (tiny_lora, 4, "random"),
-        (tiny_model, 3, "random"),
+        (tiny_base, 3, "random"),
         (tiny_lora, 4, "group_by_length"),
         (tiny_lora, 5, "group_by_length"),
     ],
@@ -295,7 +241,7 @@ def test_dataset_dicts_and_sampling_by_length(tmp_path: Path) -> None:
     data = DatasetDict(train=Dataset.from_list(rows), test=Dataset.from_list(rows))
     trainer = build_trainer(
         "toxic_mask_v1",
-        tiny_model(),
+        tiny_base(),
         arguments(tmp_path, max_steps=2, train_sampling_strategy="group_by_length"),
         data,
         mask_strategy="toxic_only",
@@ -321,7 +267,7 @@ def test_own_collator_and_callbacks_are_used(tmp_path: Path) -> None:
 
     build_trainer(
         "original",
-        tiny_model(),
+        tiny_base(),
         arguments(tmp_path, max_steps=2),
         {"train": random_rows(8)},
         collate,
@@ -332,7 +278,7 @@ def test_own_collator_and_callbacks_are_used(tmp_path: Path) -> None:
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
-    model = tiny_model()
+    model = tiny_base()
     with torch.no_grad():
         model.lm_head.weight[3] = math.inf
     settings = {"gamma": 0.25, "forbidden_token_ids": FORBIDDEN, "mask_strategy": "inverse_toxic"}
@@ -351,17 +297,14 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
     ("trainer_name", "settings", "message"),
     [
         ("toxic_mask", {}, r"trainer_name='toxic_mask' .* did you mean 'toxic_mask_v1'\?"),
-        ("original", {"gamma": 0.1}, "gamma=0.1 is not read by trainer 'original'"),
-        ("original", {"forbidden_token_ids": [5]}, "1 forbidden_token_ids are not read by"),
-        ("original", {"mask_strategy": "toxic_only"}, "mask_strategy='toxic_only' is not read by"),
+        ("original", {"gamma": 0.1}, "trainer 'original' does not read .* gamma=0.1"),
         (
             "toxic_penalty_v1",
-            {"gamma": 0.1, "forbidden_token_ids": [5], "mask_strategy": "toxic_only"},
-            "mask_strategy='toxic_only' is not read by trainer 'toxic_penalty_v1'",
+            {"mask_strategy": "toxic_only"},
+            "'toxic_penalty_v1' does not read mask_strategy='toxic_only' .* use 'toxic_mask_v1'",
         ),
         ("toxic_penalty_v1", {"gamma": 0.1}, "gamma=0.1 weighs a penalty .* but there are none"),
-        ("toxic_penalty_v1", {"gamma": -1.0}, "gamma=-1.0 must be a finite number of at least 0"),
-        ("toxic_penalty_v1", {"gamma": math.nan}, "gamma=nan must be a finite number"),
+        ("toxic_penalty_v1", {"gamma": math.nan}, "gamma=nan"),
         (
             "toxic_penalty_v1",
             {"gamma": 0.1, "forbidden_token_ids": [5, VOCABULARY]},
@@ -372,9 +315,8 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path) -> None:
             {"gamma": 0.1, "forbidden_token_ids": range(VOCABULARY)},
             "40 forbidden_token_ids from 0 to 39 must be a part of the model's 40 tokens",
         ),
-        ("toxic_mask_v1", {"mask_strategy": "toxic"}, r"did you mean 'toxic_only'\?"),
-        ("toxic_mask_v1", {"context_window": 2}, "context_window=2 is read by"),
-        ("toxic_mask_v1", {"mask_strategy": "toxic_context"}, "context_window=None must be at"),
+        ("toxic_mask_v1", {"mask_strategy": "toxic"}, "mask_strategy='toxic': .* 'toxic_only'"),
+        ("toxic_mask_v1", {"context_window": 2}, "context_window=2 is only read with"),
     ],
 )
 def test_settings_that_a_trainer_would_not_read(
@@ -382,7 +324,7 @@ def test_settings_that_a_trainer_would_not_read(
 ) -> None:
     data = {"train": random_rows(2)}
     with pytest.raises(UserError, match=message):
-        build_trainer(trainer_name, tiny_model(), arguments(tmp_path), data, **settings)
+        build_trainer(trainer_name, tiny_base(), arguments(tmp_path), data, **settings)
 
 
 @pytest.mark.parametrize(
@@ -399,7 +341,7 @@ def test_arguments_that_would_change_the_loss(
 ) -> None:
     with pytest.raises(UserError, match=message):
         build_trainer(
-            "original", tiny_model(), arguments(tmp_path, **changes), {"train": random_rows(2)}
+            "original", tiny_base(), arguments(tmp_path, **changes), {"train": random_rows(2)}
         )
 
 
@@ -407,18 +349,18 @@ def test_several_devices_are_refused(tmp_path: Path) -> None:
     args = arguments(tmp_path)
     args._n_gpu = 4
     with pytest.raises(UserError, match="4 devices or processes must be 1"):
-        build_trainer("original", tiny_model(), args, {"train": random_rows(2)})
+        build_trainer("original", tiny_base(), args, {"train": random_rows(2)})
 
 
 def test_data_that_cannot_be_trained_on(tmp_path: Path) -> None:
     args = arguments(tmp_path)
     with pytest.raises(UserError, match="dataset_dict holds test but needs a split named 'train'"):
-        build_trainer("original", tiny_model(), args, {"test": random_rows(2)})
+        build_trainer("original", tiny_base(), args, {"test": random_rows(2)})
     bare = [row | {"toxic_positions": [False] * len(row["labels"])} for row in random_rows(3)]
     with pytest.raises(UserError, match=r"leaves none of the 3 validation pairs .* covers 0"):
         build_trainer(
             "toxic_mask_v1",
-            tiny_model(),
+            tiny_base(),
             args,
             {"train": random_rows(2), "validation": bare},
             mask_strategy="toxic_only",
