@@ -1,18 +1,20 @@
+"""python -m detox_tune.evaluate, from files to a table and JSON."""
+
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
-from detox_tune.evaluation.systems import SCORES
 
 from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
 from detox_tune.data.pairs import Pair
-from detox_tune.errors import UserError
-from detox_tune.evaluate import load_lexicons, main
+from detox_tune.evaluate import main
+from detox_tune.evaluation.scores import SCORES
 
-PAIRS = embedded_pairs()[:30] + embedded_pairs()[-30:]
+PAIRS = [*embedded_pairs()[:30], *embedded_pairs()[-30:]]
 
 
 @pytest.fixture
@@ -30,7 +32,7 @@ def files(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def write_jsonl(path: Path, pairs: list[Pair]) -> None:
+def write_jsonl(path: Path, pairs: Sequence[Pair]) -> None:
     rows = [
         {"toxic_sentence": p.source, "neutral_sentence": list(p.references), "lang": p.language}
         for p in pairs
@@ -100,19 +102,19 @@ def test_sta_from_other_pairs_or_labelled_texts(
     files: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_jsonl(files / "train.jsonl", embedded_pairs()[100:200])
-    result = run(files, "--submission", "human.tsv", "--train-pairs", "train.jsonl")
-    assert result["scorers"]["sta"] == "100 pairs; 0 left out, as they are scored here"
+    arguments = ("--submission", "human.tsv", "--language", "en")
+    result = run(files, *arguments, "--train-pairs", "train.jsonl")
+    assert result["scorers"]["sta"].startswith("fitted on 100 pairs; 0 left out")
     rows = [(pair.source, 1) for pair in embedded_pairs()[100:200]]
     rows += [(pair.references[0], 0) for pair in embedded_pairs()[100:200]]
     labelled = "".join(f"{text}\t{toxic}\ten\n" for text, toxic in rows)
     (files / "labelled.tsv").write_text("text\ttoxic\tlang\n" + labelled + "what?\t7\ten\n")
-    arguments = ("--submission", "human.tsv", "--toxicity-data", "labelled.tsv")
-    result = run(files, *arguments, "--language", "en")
+    result = run(files, *arguments, "--toxicity-data", "labelled.tsv")
     assert [row["language"] for row in result["scorers"]["held_out"]] == ["en"]
     assert "labelled texts" in result["scorers"]["sta"]
     assert result["settings"]["labelled_rows_dropped"] == 1
     printed = capsys.readouterr().out
-    assert "embedded STA on texts held out (not the official model)" in printed
+    assert "embedded STA on held-out texts (not the official model)" in printed
     assert "not 0 or 1" in printed
 
 
@@ -168,15 +170,6 @@ def test_wrong_flags_are_one_line_and_exit_code_2(
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
-
-
-def test_lexicons_of_a_folder_that_lacks_languages(files: Path) -> None:
-    lexicons = load_lexicons(str(files / "lexicons"), ["en", "es"])
-    assert lexicons["en"].entries("en") == embedded_lexicon().entries("en")
-    assert lexicons["es"].spans("idiota", "es") == []
-    assert load_lexicons(None, ["en"])["en"].entries("en") == frozenset()
-    with pytest.raises(UserError, match="language 'es'"):
-        load_lexicons(str(files / "lexicons"), ["es"])
 
 
 def test_an_adapter(files: Path, tiny_base: Path) -> None:

@@ -72,7 +72,8 @@ class ToxicityClassifier:
         known = _known_columns(texts, self._language, self._lexicon, self._labelled)
         ngrams = self._ngrams.decision_function(list(map(comparable, texts)))
         columns = np.column_stack([ngrams, known])
-        return np.asarray(self._weighing.predict_proba(columns)[:, 1], dtype=np.float64)
+        # The last bits would depend on what else is in the batch.
+        return np.round(self._weighing.predict_proba(columns)[:, 1], 9)
 
 
 def fit_pairs(

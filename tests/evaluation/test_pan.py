@@ -1,4 +1,4 @@
-"""PAN's joint scores: against the formulas written out, ties, bounds, several references."""
+"""PAN's joint scores: against the formulas written out, ties, bounds."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -11,25 +11,9 @@ from numpy.typing import NDArray
 
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
-from detox_tune.errors import UserError
-from detox_tune.evaluation.classifier import NeutralityClassifier
-from detox_tune.evaluation.pan import (
-    EmbeddedPanScorers,
-    OncePerItem,
-    PanScorers,
-    joint_2024,
-    joint_2025,
-    pan_scores,
-)
-from detox_tune.evaluation.scores import EmbeddedScorers, score_outputs, sentence_chrf
-
-SOURCES = ["you are an idiot today", "what a stupid idea", "get lost, moron"]
-REFERENCES = [
-    ("you are not clever today", "you are wrong today"),
-    ("what a poor idea",),
-    ("please go away", "go away now", "leave, please"),
-]
-OUTPUTS = ["you are wrong today", "what a stupid idea", "leave"]
+from detox_tune.evaluation.pan import joint_2024, joint_2025
+from detox_tune.evaluation.scorers import EmbeddedScorers
+from detox_tune.evaluation.scores import OncePerItem, score_outputs, sentence_chrf
 
 unit = st.floats(0, 1)
 six = st.tuples(unit, unit, unit, unit, unit, unit)
@@ -50,48 +34,6 @@ def slow_2025(
 
 def columns(rows: Sequence[tuple[float, ...]]) -> list[NDArray[np.float64]]:
     return [np.array(column) for column in zip(*rows, strict=True)]
-
-
-class TableScorers:
-    """Scorers that look their values up."""
-
-    name = "table"
-
-    def __init__(self, p: dict[str, float]) -> None:
-        self.p = p
-        self.models: dict[str, str] = {}
-
-    def neutral(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        return np.array([self.p[text] / 2 for text in texts])  # unlike the classifier of 2025
-
-    def neutral_2025(self, texts: Sequence[str]) -> NDArray[np.float64]:
-        return np.array([self.p[text] for text in texts])
-
-    def similarity(self, texts: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
-        return np.array(
-            [1 / (1 + abs(len(a) - len(b))) for a, b in zip(texts, others, strict=True)]
-        )
-
-    def fluency_2024(
-        self, outputs: Sequence[str], references: Sequence[Sequence[str]]
-    ) -> NDArray[np.float64]:
-        return sentence_chrf(outputs, references)
-
-    def fluency_2025(
-        self, sources: Sequence[str], outputs: Sequence[str], references: Sequence[str]
-    ) -> NDArray[np.float64]:
-        lengths = [
-            len(source) + 2 * len(output) + 3 * len(reference)
-            for source, output, reference in zip(sources, outputs, references, strict=True)
-        ]
-        return np.array(lengths) / 1000
-
-
-@pytest.fixture(scope="module")
-def classifier() -> NeutralityClassifier:
-    toxic = [f"{word} {end}" for word in ("you idiot", "stupid", "a moron") for end in range(5)]
-    neutral = [f"{word} {end}" for word in ("you", "a poor idea", "wrong") for end in range(5)]
-    return NeutralityClassifier.fit(toxic, neutral, seed=0)
 
 
 # --- the formulas -----------------------------------------------------------------------------
@@ -175,73 +117,6 @@ def test_comparisons_are_exact_without_a_tolerance() -> None:
     assert just_less == pytest.approx(0.15)
 
 
-def test_float32_values_keep_their_ties() -> None:
-    p, p_reference, one = (np.array([value], dtype=np.float32) for value in (0.1, 0.9, 1))
-    arguments: Any = (p, p, p_reference, one, one, one)
-    assert joint_2025(*arguments)[0] == pytest.approx((float(p[0]) + 1) / 2)
-
-
-def test_arrays_of_other_shapes_are_refused() -> None:
-    with pytest.raises(AssertionError, match=r"\(1,\)"):
-        joint_2024(np.ones(2), np.ones(1), np.ones(2))
-
-
-# --- a system's scores ------------------------------------------------------------------------
-
-
-def test_scores_follow_the_definitions_sample_by_sample() -> None:
-    texts = [*SOURCES, *OUTPUTS, *(text for texts in REFERENCES for text in texts)]
-    p = {text: place / 20 for place, text in enumerate(sorted(set(texts)))}
-    scorers: PanScorers = TableScorers(p)
-    scores = pan_scores(OUTPUTS, SOURCES, REFERENCES, scorers)
-    for place, (source, output) in enumerate(zip(SOURCES, OUTPUTS, strict=True)):
-        assert scores.sta[place] == p[output] / 2  # the classifier of 2024
-        sim = scorers.similarity([output], [source])[0]
-        fl = max(sentence_chrf([output], [[text]])[0] for text in REFERENCES[place])
-        assert scores.j[place] == pytest.approx(p[output] / 2 * sim * fl)
-        assert (scores.sim[place], scores.fl[place]) == (sim, fl)
-        joints = [
-            slow_2025(
-                p[source],
-                p[output],
-                p[reference],
-                sim,
-                scorers.similarity([output], [reference])[0],
-                scorers.fluency_2025([source], [output], [reference])[0],
-            )
-            for reference in REFERENCES[place]
-        ]
-        assert scores.j_2025[place] == pytest.approx(max(joints))
-
-
-def test_embedded_j_is_the_j_that_the_search_is_steered_by(
-    classifier: NeutralityClassifier,
-) -> None:
-    outputs = ["<extra_id_0> you are wrong today", "what a stupid idea", "leave"]
-    pairs = [
-        Pair(source, references, "en")
-        for source, references in zip(SOURCES, REFERENCES, strict=True)
-    ]
-    steered = score_outputs(
-        outputs, pairs, lexicon=Lexicon({"en": ["idiot"]}), scorers=EmbeddedScorers(classifier)
-    )
-    scores = pan_scores(outputs, SOURCES, REFERENCES, EmbeddedPanScorers(classifier))
-    np.testing.assert_allclose(scores.j, steered.j, atol=1e-12)
-    np.testing.assert_allclose(scores.fl, steered.fl, atol=1e-12)
-
-
-@pytest.mark.parametrize("silent", ["", "  ", "...", "<extra_id_0>", "<pad> </s> !"])
-def test_an_output_that_says_nothing_scores_zero(
-    classifier: NeutralityClassifier, silent: str
-) -> None:
-    scores = pan_scores(
-        [silent, OUTPUTS[1]], SOURCES[:2], REFERENCES[:2], EmbeddedPanScorers(classifier)
-    )
-    for values in (scores.sta, scores.sim, scores.fl, scores.j, scores.j_2025):
-        assert values[0] == 0
-        assert values[1] > 0
-
-
 def test_a_copy_ties_with_its_source_though_the_classifier_is_noisy() -> None:
     calls: list[int] = []
     reference = "a very neutral wording"
@@ -249,71 +124,23 @@ def test_a_copy_ties_with_its_source_though_the_classifier_is_noisy() -> None:
     class Noisy:
         """Every call gives a little less, so a second look at a text would lose the tie."""
 
+        def __init__(self) -> None:
+            self.once = OncePerItem[str](self.look)
+
         def neutral_probability(self, texts: Sequence[str]) -> NDArray[np.float64]:
+            return self.once(texts)
+
+        def look(self, texts: Sequence[str]) -> NDArray[np.float64]:
             calls.append(len(texts))
             noise = 1e-7 * len(calls)
             return np.array([0.9 if text == reference else 0.2 - noise for text in texts])
 
-    references = [[reference]] * len(SOURCES)
-    scores = pan_scores(SOURCES, SOURCES, references, EmbeddedPanScorers(Noisy()))
-    chrf = sentence_chrf(SOURCES, references)
-    np.testing.assert_allclose(scores.j_2025, 0.6 * (0.4 + 0.6 * chrf) * chrf, atol=1e-6)
-    assert calls == [3, 1]
-
-
-@given(st.lists(st.sampled_from(SOURCES), min_size=3, max_size=3))
-def test_embedded_scores_lie_in_the_unit_interval(outputs: list[str]) -> None:
-    class Constant:
-        def neutral_probability(self, texts: Sequence[str]) -> NDArray[np.float64]:
-            return np.array([len(text) / 100 for text in texts])
-
-    scores = pan_scores(outputs, SOURCES, REFERENCES, EmbeddedPanScorers(Constant()))
-    for values in (scores.sta, scores.sim, scores.fl, scores.j, scores.j_2025):
-        assert values.shape == (3,)
-        assert ((values >= 0) & (values <= 1 + 1e-12)).all()
-
-
-def test_the_reference_scores_one_in_everything_but_sta(classifier: NeutralityClassifier) -> None:
-    references = [texts[:1] for texts in REFERENCES]
-    scores = pan_scores(
-        [texts[0] for texts in references], SOURCES, references, EmbeddedPanScorers(classifier)
+    sources = ["you are an idiot today", "what a stupid idea", "get lost, moron"]
+    pairs = [Pair(source, (reference,), "en") for source in sources]
+    noisy: Any = {"en": Noisy()}
+    frame = score_outputs(
+        sources, pairs, lexicon=Lexicon({"en": ()}), scorers=EmbeddedScorers(noisy)
     )
-    np.testing.assert_allclose(scores.fl, 1)
-    np.testing.assert_allclose(scores.j_2025, 0.4 * scores.sim + 0.6)
-
-
-def test_embedded_scorers_name_themselves(classifier: NeutralityClassifier) -> None:
-    scorers: PanScorers = EmbeddedPanScorers(classifier)
-    assert (scorers.name, scorers.models) == ("embedded", {})
-
-
-def test_each_distinct_item_is_asked_once() -> None:
-    asked: list[list[str]] = []
-
-    def lengths(texts: Sequence[str]) -> NDArray[np.float64]:
-        asked.append(list(texts))
-        return np.array([[len(text), 0] for text in texts])
-
-    once = OncePerItem[str](lengths)
-    np.testing.assert_array_equal(once(["a", "bb", "a"]), [[1, 0], [2, 0], [1, 0]])
-    np.testing.assert_array_equal(once(["bb", "ccc"]), [[2, 0], [3, 0]])
-    assert asked == [["a", "bb"], ["ccc"]]
-
-
-@pytest.mark.parametrize(
-    ("outputs", "sources", "references"),
-    [([], [], []), (["a"], ["b", "c"], [["d"]]), (["a"], ["b"], [["d"], ["e"]])],
-)
-def test_counts_that_differ_are_refused(
-    outputs: list[str],
-    sources: list[str],
-    references: list[list[str]],
-    classifier: NeutralityClassifier,
-) -> None:
-    with pytest.raises(UserError, match="there must be as many of each, and at least one"):
-        pan_scores(outputs, sources, references, EmbeddedPanScorers(classifier))
-
-
-def test_a_sample_without_a_reference_is_named(classifier: NeutralityClassifier) -> None:
-    with pytest.raises(UserError, match="sample 2 has no reference"):
-        pan_scores(["a", "b"], ["c", "d"], [["e"], []], EmbeddedPanScorers(classifier))
+    chrf = sentence_chrf(sources, [[reference]] * 3)
+    np.testing.assert_allclose(frame["j_2025"], 0.6 * (0.4 + 0.6 * chrf) * chrf, atol=1e-6)
+    assert calls == [3, 1]

@@ -1,3 +1,5 @@
+"""Scores of outputs against slow formulas, their labels, and what copies are worth."""
+
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -11,14 +13,16 @@ from numpy.typing import NDArray
 from sacrebleu.metrics.chrf import CHRF
 
 from detox_tune.data.lexicon import Lexicon
-from detox_tune.data.pairs import Pair
+from detox_tune.data.pairs import Pair, load_pairs
 from detox_tune.errors import UserError
-from detox_tune.evaluation.classifier import NeutralityClassifier
 from detox_tune.evaluation.collapse import is_copy
+from detox_tune.evaluation.edits import edit_recall, toxic_retention
+from detox_tune.evaluation.scorers import load_scorers
 from detox_tune.evaluation.scores import (
-    EmbeddedScorers,
+    SCORES,
     copy_outputs,
     delete_outputs,
+    mean_scores,
     score_outputs,
     sentence_chrf,
 )
@@ -32,27 +36,31 @@ PAIRS = [
 ]
 
 
-class FixedScorers:
-    """Scorers with given values that note down what they were asked."""
+class TableScorers:
+    """Scorers whose values can be computed by hand, and what they were asked."""
 
-    name = "fixed"
+    name = "table"
 
-    def __init__(self) -> None:
-        self.asked: dict[str, object] = {}
+    def __init__(self, with_2025: bool = True) -> None:
+        self.models: dict[str, str] = {}
+        self.with_2025 = with_2025
+        self.asked: list[str] = []
 
-    def sta(self, outputs: Sequence[str]) -> NDArray[np.float64]:
-        self.asked["sta"] = list(outputs)
-        return np.linspace(0.5, 1.0, len(outputs))
+    def neutral(self, texts: Sequence[str], pairs: Sequence[Pair]) -> NDArray[np.float64]:
+        assert len(texts) == len(pairs)
+        self.asked += texts
+        return np.array([1 / (1 + len(text)) for text in texts])
 
-    def sim(self, outputs: Sequence[str], sources: Sequence[str]) -> NDArray[np.float64]:
-        self.asked["sim"] = (list(outputs), list(sources))
-        return np.linspace(0.9, 0.2, len(outputs))
+    def similarity(self, texts: Sequence[str], others: Sequence[str]) -> NDArray[np.float64]:
+        both = zip(texts, others, strict=True)
+        return np.array([1 / (1 + abs(len(text) - len(other))) for text, other in both])
 
-    def fl(
-        self, outputs: Sequence[str], references: Sequence[Sequence[str]]
-    ) -> NDArray[np.float64]:
-        self.asked["fl"] = (list(outputs), list(references))
-        return np.linspace(0.3, 0.8, len(outputs))
+    def fluency_2025(
+        self, sources: Sequence[str], texts: Sequence[str], references: Sequence[str]
+    ) -> NDArray[np.float64] | None:
+        lengths = zip(map(len, sources), map(len, texts), map(len, references), strict=True)
+        values = np.array([(a + 2 * b + 3 * c) / 1000 for a, b, c in lengths])
+        return values if self.with_2025 else None
 
 
 # --- chrF ------------------------------------------------------------------------------------
@@ -109,45 +117,63 @@ def test_sentence_chrf_of_equal_and_of_empty_texts() -> None:
 # --- score_outputs ---------------------------------------------------------------------------
 
 
-def test_j_is_the_product_and_nothing_said_scores_nothing() -> None:
+def slow_2025(output: str, pair: Pair, reference: str) -> float:
+    """The definition of PAN 2025 with ifs, on the table's values."""
+    table = TableScorers()
+    p_in, p_out, p_ref = table.neutral([pair.source, output, reference], [pair] * 3)
+    sta = p_out / 2
+    if p_in <= p_out:
+        sta = (p_out + 1) / 2
+    if p_ref <= p_out:
+        sta = 1.0
+    sim_in, sim_ref = table.similarity([output] * 2, [pair.source, reference])
+    fluency = table.fluency_2025([pair.source], [output], [reference])
+    assert fluency is not None
+    return float(sta * (0.4 * sim_in + 0.6 * sim_ref) * fluency[0])
+
+
+def test_every_score_of_every_output() -> None:
     outputs = ["you are wrong", "<extra_id_0>", "", "<extra_id_0> A line!</s>"]
-    scorers = FixedScorers()
-    result = score_outputs(outputs, PAIRS, lexicon=LEXICON, scorers=scorers)
-    assert result.scorers == "fixed"
-    assert result.labels == ("rewritten", "sentinel", "empty", "rewritten")
-    for scores in (result.sta, result.sim, result.fl, result.j):
-        assert scores.shape == (4,)
-        assert scores[1:3].tolist() == [0, 0]
-    assert result.sta[[0, 3]] == pytest.approx([0.5, 1.0])
-    assert result.j == pytest.approx([0.5 * 0.9 * 0.3, 0, 0, 1.0 * 0.2 * 0.8])
-    # what the scorers saw: no sentinels, everything else as it was
     texts = ["you are wrong", "", "", "A line!"]
-    assert scorers.asked["sta"] == texts
-    assert scorers.asked["sim"] == (texts, [pair.source for pair in PAIRS])
-    assert scorers.asked["fl"] == (texts, [pair.references for pair in PAIRS])
+    scorers = TableScorers()
+    frame = score_outputs(outputs, PAIRS, lexicon=LEXICON, scorers=scorers)
+    assert list(frame.columns) == [*SCORES, "label"]
+    assert list(frame["label"]) == ["rewritten", "sentinel", "empty", "rewritten"]
+    assert (frame.loc[[1, 2], ["sta", "sim", "fl", "j", "j_2025"]] == 0).all(axis=None)
+    assert not any("<" in text for text in scorers.asked)
+    for place in (0, 3):
+        pair, text, row = PAIRS[place], texts[place], frame.loc[place]
+        assert row["sta"] == 1 / (1 + len(text))
+        assert row["sim"] == 1 / (1 + abs(len(text) - len(pair.source)))
+        assert row["fl"] == max(sentence_chrf([text], [[other]])[0] for other in pair.references)
+        assert row["j"] == pytest.approx(row["sta"] * row["sim"] * row["fl"])
+        expected = max(slow_2025(text, pair, reference) for reference in pair.references)
+        assert row["j_2025"] == pytest.approx(expected)
+    for place, (output, pair) in enumerate(zip(outputs, PAIRS, strict=True)):
+        found = frame.loc[place, ["edit_recall", "toxic_retention"]].to_list()
+        expected_edits = [edit_recall(output, pair), toxic_retention(output, pair, LEXICON)]
+        assert found == pytest.approx(expected_edits, nan_ok=True)
 
 
-def test_summary() -> None:
+def test_a_set_without_a_model_for_2025_gives_nan() -> None:
+    frame = score_outputs(
+        ["you are wrong"], PAIRS[:1], lexicon=LEXICON, scorers=TableScorers(with_2025=False)
+    )
+    assert frame["j_2025"].isna().all()
+    assert frame[["j", "sta", "sim", "fl"]].notna().all(axis=None)
+
+
+def test_means_leave_out_what_is_not_defined() -> None:
     outputs = ["You are an idiot, today!", "<extra_id_0> a stupid idea", "", "a harmless line"]
-    result = score_outputs(outputs, PAIRS, lexicon=LEXICON, scorers=FixedScorers())
-    assert result.labels == ("copied", "copied", "empty", "rewritten")
-    assert result.exact_copies.tolist() == [True, False, False, True]
-    summary = result.summary()
-    assert summary == {
-        "j": result.j.mean(),
-        "sta": result.sta.mean(),
-        "sim": result.sim.mean(),
-        "fl": result.fl.mean(),
-        "copy_rate": 0.5,
-        "exact_copy_rate": 0.5,
-        "rewritten": 0.25,
-        "copied": 0.5,
-        "sentinel": 0.0,
-        "empty": 0.25,
-        "repeated": 0.0,
-        "n": 4.0,
-    }
-    assert all(type(key) is str and type(value) is float for key, value in summary.items())
+    frame = score_outputs(outputs, PAIRS, lexicon=LEXICON, scorers=TableScorers())
+    assert list(frame["label"]) == ["copied", "copied", "empty", "rewritten"]
+    assert frame["exact_copy_rate"].tolist() == [1, 0, 0, 1]
+    means = mean_scores(frame)
+    assert set(means) == {*SCORES, "n"}
+    assert (means["copy_rate"], means["exact_copy_rate"], means["n"]) == (0.5, 0.5, 4)
+    assert frame["toxic_retention"].isna().tolist() == [False, False, False, True]
+    assert means["toxic_retention"] == pytest.approx(np.nanmean(frame["toxic_retention"]))
+    assert all(type(key) is str and type(value) is float for key, value in means.items())
 
 
 @settings(deadline=None)
@@ -166,15 +192,17 @@ def test_shares_add_up_and_the_copy_rate_is_the_share_of_copies(
     samples: list[tuple[Pair, str]],
 ) -> None:
     pairs, outputs = [pair for pair, _ in samples], [output for _, output in samples]
-    summary = score_outputs(outputs, pairs, lexicon=LEXICON, scorers=FixedScorers()).summary()
-    labels = ("rewritten", "copied", "sentinel", "empty", "repeated")
-    assert sum(summary[label] for label in labels) == pytest.approx(1)
-    copies = np.mean([is_copy(output, pair, LEXICON) for pair, output in samples])
-    assert summary["copy_rate"] == summary["copied"] == pytest.approx(copies)
+    frame = score_outputs(outputs, pairs, lexicon=LEXICON, scorers=TableScorers())
+    labels = ["rewritten", "copy_rate", "sentinel", "empty", "repeated"]
+    assert (frame[labels].sum(axis=1) == 1).all()
+    copies = [is_copy(output, pair, LEXICON) for pair, output in samples]
+    assert frame["copy_rate"].tolist() == copies
+    values = frame[list(SCORES)].to_numpy()
+    assert (np.isnan(values) | ((values >= 0) & (values <= 1))).all()
 
 
 def test_wrong_inputs() -> None:
-    scorers = FixedScorers()
+    scorers = TableScorers()
     with pytest.raises(UserError, match=r"^1 outputs for 4 pairs: there must be one for each"):
         score_outputs(["x"], PAIRS, lexicon=LEXICON, scorers=scorers)
     with pytest.raises(UserError, match=r"^0 outputs for 0 pairs: .*at least one"):
@@ -198,25 +226,14 @@ def test_baselines() -> None:
 
 
 def test_copies_are_worth_next_to_nothing_on_real_pairs(shared_data: Path) -> None:
-    lines = (shared_data / "paradetox_en.tsv").read_text(encoding="utf-8").splitlines()[1:]
-    rows = [line.split("\t") for line in random.Random(0).sample(lines, 2500)]
-    pairs = [
-        Pair(source, tuple(references), "en")
-        for source, *columns in rows
-        if (references := [text for text in columns if text and text != source])
-    ]
+    pairs = list(load_pairs(str(shared_data / "paradetox_en.tsv")).pairs)
+    random.Random(0).shuffle(pairs)
     lexicon = Lexicon.load(shared_data / "multilingual_toxic_lexicon" / "en.parquet", ["en"])
-    fitted, held_out = pairs[:2000], pairs[2000:]
-    scorers = EmbeddedScorers(
-        NeutralityClassifier.fit(
-            [pair.source for pair in fitted],
-            [reference for pair in fitted for reference in pair.references],
-            seed=0,
-        )
-    )
+    fitted, held_out = pairs[:1500], pairs[1500:1800]
+    scorers = load_scorers("embedded", fitted, lexicon, seed=0, device="cpu")
 
     def summary(outputs: list[str]) -> dict[str, float]:
-        return score_outputs(outputs, held_out, lexicon=lexicon, scorers=scorers).summary()
+        return mean_scores(score_outputs(outputs, held_out, lexicon=lexicon, scorers=scorers))
 
     copied = summary(copy_outputs(held_out))
     assert copied["j"] < 0.15
