@@ -99,7 +99,6 @@ def _show(
 ) -> dict[str, Any]:
     """Print the scores of every system; returns them and `scorers` as JSON holds them."""
     from detox_tune.evaluation.comparison import comparison_table, summarise
-    from detox_tune.evaluation.official import NO_2025
 
     scorers = fitted.scorers
     languages = [pair.language for pair in pairs]
@@ -109,6 +108,8 @@ def _show(
         console.print(_held_out_table(fitted.held_out))
     _say(console, f"scorers: {scorers.name}; STA: {fitted.fitted_on}")
     if scorers.name == "official":
+        from detox_tune.evaluation.official import NO_2025  # loads torch, which others do without
+
         _say(console, NO_2025)
     console.print(comparison_table(summaries, scorers.name))
     for name, summary in summaries.items():

@@ -33,6 +33,8 @@ FEW_FOLDS = 3
 """Folds of a language in which even so many leave MOST_PAIRS to fit on."""
 MIN_PAIRS = 20
 """Fewest references of a language for that: each classifier then sees at least 18."""
+MIN_LABELLED = 50
+"""Fewest different labelled texts of a class and language that a fifth is held out of."""
 HELD_OUT_SHARE = 0.2
 """Share of labelled texts that is measured on and never fitted on."""
 QUALITY = ("n", "auc", "f1", "log_loss", "ece")
@@ -172,13 +174,20 @@ def fit_and_measure(
         The classifier that was measured (it is not fitted anew on everything), and its `quality`.
 
     Raises:
-        UserError: too few texts.
+        UserError: fewer than MIN_LABELLED different texts of a class.
     """
     labels = {
         sentence_key(text): (text, toxic) for text, toxic in zip(texts, is_toxic, strict=True)
     }
     distinct = [text for text, _ in labels.values()]
     of_distinct = [bool(toxic) for _, toxic in labels.values()]
+    for name, count in (("toxic", of_distinct.count(True)), ("neutral", of_distinct.count(False))):
+        if count < MIN_LABELLED:
+            raise UserError(
+                f"{count} {name} texts in language {language!r}: to fit and measure the toxicity "
+                f"classifier on labelled texts takes at least {MIN_LABELLED} different ones that "
+                "are not scored; give more, or leave the language out"
+            )
     fitted, others, fitted_labels, other_labels = train_test_split(
         distinct, of_distinct, test_size=HELD_OUT_SHARE, stratify=of_distinct, random_state=seed
     )

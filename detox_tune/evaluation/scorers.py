@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
+from detox_tune.errors import UserError
 from detox_tune.evaluation.scores import OncePerItem, Scorers, sentence_chrf
 from detox_tune.evaluation.toxicity_classifier import ToxicityClassifier, fit_pairs
 
@@ -40,13 +41,23 @@ class EmbeddedScorers:
         self._chrf = OncePerItem[tuple[str, str]](_pair_chrf)
 
     def neutral(self, texts: Sequence[str], pairs: Sequence[Pair]) -> NDArray[np.float64]:
-        """Probability of neutral by the classifier for each pair, shape (texts,)."""
+        """Probability of neutral by the classifier for each pair, shape (texts,).
+
+        Raises:
+            UserError: There is no classifier for a pair, as no pair of its language was fitted on.
+        """
         places: dict[str, list[int]] = {}
         for place, pair in enumerate(pairs):
             name = self._name_of(pair) if self._name_of else pair.language
             places.setdefault(name, []).append(place)
         probabilities = np.zeros(len(texts))
         for name, of_name in places.items():
+            if name not in self._classifiers:
+                raise UserError(
+                    f"language {pairs[of_name[0]].language!r}: the embedded toxicity classifier "
+                    f"was fitted on pairs in {', '.join(sorted(self._classifiers))} only; give "
+                    "training pairs in it, or leave the language out"
+                )
             probabilities[of_name] = self._classifiers[name].neutral_probability(
                 [texts[place] for place in of_name]
             )
@@ -76,8 +87,11 @@ def load_scorers(
         device: a torch device for the official models.
 
     Raises:
-        UserError: too few pairs in a language, or official models that cannot be loaded.
+        UserError: an unknown name, too few pairs in a language, or official models that cannot be
+            loaded.
     """
+    if name not in SCORERS:
+        raise UserError(f"scorers {name!r} are not known; choose among {', '.join(SCORERS)}")
     if name == "official":
         from detox_tune.evaluation.official import load_official
 

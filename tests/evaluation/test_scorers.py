@@ -1,13 +1,22 @@
 """Sets of scorers by name: fitted on training pairs, pickled small, one value for one text."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from ray import cloudpickle
 
 from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
+from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
+from detox_tune.data.toxicity import ToxicityData
+from detox_tune.errors import UserError
+from detox_tune.evaluation.cross_fitting import MIN_LABELLED, MIN_PAIRS, fitted_on_texts
 from detox_tune.evaluation.scorers import EmbeddedScorers, load_scorers
-from detox_tune.evaluation.scores import OncePerItem, Scorers, sentence_chrf
+from detox_tune.evaluation.scores import OncePerItem, Scorers, score_outputs, sentence_chrf
 
 TRAIN = [*embedded_pairs()[:60], *embedded_pairs()[-60:]]
 
@@ -68,3 +77,61 @@ def test_each_distinct_item_is_asked_once() -> None:
     np.testing.assert_array_equal(once(["a", "bb", "a"]), [[1, 0], [2, 0], [1, 0]])
     np.testing.assert_array_equal(once(["bb", "ccc"]), [[2, 0], [3, 0]])
     assert asked == [["a", "bb"], ["ccc"]]
+
+
+# --- what is refused, and what is not loaded ---------------------------------------------------
+
+NO_WORDS = Lexicon({"en": (), "de": ()})
+FEW = [Pair(f"bad thing {number}", (f"good thing {number}",), "en") for number in range(12)]
+GERMAN = Pair("du Depp", ("du irrst dich",), "de")
+
+
+def test_a_pair_in_a_language_that_was_not_fitted_on_is_refused() -> None:
+    scorers = load_scorers("embedded", FEW, NO_WORDS, seed=0, device="cpu")
+    with pytest.raises(UserError, match=r"^language 'de': .* fitted on pairs in en only; give"):
+        score_outputs(["du"], [GERMAN], lexicon=NO_WORDS, scorers=scorers)
+
+
+def test_a_name_that_is_not_known_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^scorers 'offical' .* embedded, official$"):
+        load_scorers("offical", FEW, NO_WORDS, seed=0, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("n_toxic", "n_neutral", "message"),
+    [
+        (1, MIN_LABELLED, "^1 toxic texts in language 'en': .* at least 50 different ones"),
+        (MIN_LABELLED, MIN_LABELLED - 1, "^49 neutral texts in language 'en'"),
+        (0, 0, "^0 toxic texts in language 'en'"),  # all there were are scored here
+    ],
+)
+def test_too_few_labelled_texts(n_toxic: int, n_neutral: int, message: str) -> None:
+    texts = [f"bad {number}" for number in range(n_toxic)]
+    texts += [f"good {number}" for number in range(n_neutral)]
+    is_toxic = [True] * n_toxic + [False] * n_neutral
+    pair = Pair("you idiot", ("you there",), "en")
+    data = ToxicityData(
+        [*texts, pair.source], [*is_toxic, True], ["en"] * (len(texts) + 1), (), len(texts) + 1
+    )
+    with pytest.raises(UserError, match=message):
+        fitted_on_texts(data, [pair], lexicon=NO_WORDS, seed=0)
+
+
+def test_outputs_are_scored_without_loading_torch(tmp_path: Path) -> None:
+    rows = [(f"bad thing {number}", f"good thing {number}") for number in range(MIN_PAIRS)]
+    lines = ["toxic_sentence\tneutral_sentence\tlang", *(f"{a}\t{b}\ten" for a, b in rows)]
+    (tmp_path / "pairs.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    code = (
+        "import sys; from detox_tune.evaluate import main; "
+        "main(['--submission', 'pairs.tsv', '--reference', 'pairs.tsv']); "
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).resolve().parents[2])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == "False"
