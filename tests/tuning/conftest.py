@@ -40,7 +40,6 @@ def config(tiny_base: Path) -> SearchConfig:
         steps=3,
         eval_every=3,
         grace_steps=3,
-        cpus_per_trial=10_000,
     )
 
 
