@@ -14,7 +14,7 @@ import psutil
 import pytest
 from transformers import PreTrainedModel
 
-from detox_tune import load_adapter, search
+from detox_tune import load_adapter
 from detox_tune.config import SearchConfig, validated
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.evaluation.scores import score_outputs
@@ -245,14 +245,18 @@ def test_the_adapter_rewrites_from_the_command_line(plain_run: Path) -> None:
     assert piped.stderr == ""
 
 
-def test_a_dry_run_shows_settings_and_trials_and_touches_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_dry_run_shows_settings_and_trials_and_touches_nothing(tmp_path: Path) -> None:
     (tmp_path / "space.yaml").write_text(SPACE, encoding="utf-8")  # data and base are not there
-    monkeypatch.chdir(tmp_path)
-    assert search.main(["space.yaml", "--dry-run", "--steps", "48"]) == 0
-    shown = capsys.readouterr().out
-    assert "steps: 48" in shown
-    assert "gamma: {'zero_or': (0.1, 1.0)}" in shown
-    assert "trial_005: " in shown
+    code = "import sys; from detox_tune.search import main; main(); print('torch' in sys.modules)"
+    *shown, loaded_torch = subprocess.run(
+        [sys.executable, "-c", code, "space.yaml", "--dry-run", "--steps", "48"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert "  steps: 48" in shown
+    assert "  gamma: {'zero_or': (0.1, 1.0)}" in shown
+    assert shown[-1].startswith("  trial_005: ")
+    assert loaded_torch == "False"  # it answers within seconds
     assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"]
