@@ -105,15 +105,6 @@ def test_an_early_trial_is_compared_with_those_that_come_after_it() -> None:
     assert end(judge, early) == ("asha", reason)
 
 
-def test_an_early_trial_that_caught_up_goes_on() -> None:
-    judge = scheduler(grace_steps=40)
-    early, late = add(judge), add(judge)
-    tell(judge, early, 40, j=0.1)
-    tell(judge, early, 60, j=0.4)
-    tell(judge, late, 40, j=0.5)
-    assert tell(judge, early, 70, j=0.2) == CONTINUE
-
-
 def slow_asha(
     reports: list[tuple[int, int, float]], grace: int, factor: int, last: int
 ) -> list[tuple[int, int]]:
