@@ -116,12 +116,9 @@ def test_the_trials_to_check_are_the_masks_that_the_space_draws(space: SearchSpa
     assert set(masks) == {(trial.mask_strategy, trial.mask_anchor) for trial in drawn}
     windows = [t.context_window for t in drawn if t.context_window is not None]
     assert {t.context_window for t in checked} - {None} == {min(windows)}
-
-
-def test_the_trials_to_check_are_the_heaviest() -> None:
-    for trial in trials_to_check(EVERYTHING):
-        assert (trial.gamma, trial.learning_rate, trial.lora) == (1.0, 1e-2, "second")
-        assert trial.task_prefix == "detoxify: "
+    for name in ("gamma", "learning_rate", "batch_size", "lora", "task_prefix"):  # the heaviest
+        heaviest = max(getattr(trial, name) for trial in drawn)
+        assert all(getattr(trial, name) >= heaviest for trial in checked)
 
 
 # ------------------------------------------------------------------ data, lexicon, masks
@@ -247,28 +244,24 @@ def test_a_mask_that_drops_most_pairs_is_a_warning(task: Task) -> None:
     assert f"{len(bare)} of {len(few.examples)} pairs dropped" in row.seen
 
 
-@pytest.mark.parametrize(("share", "status"), [(0, "pass"), (0.5, "warn"), (1, "fail")])
-def test_labels_without_a_token(task: Task, quick: Quick, share: float, status: str) -> None:
-    end = task.vocabulary.cut([1])
+@pytest.mark.parametrize(("share", "status"), [(0.5, "warn"), (1, "fail")])
+def test_labels_and_a_penalty_without_a_token(
+    task: Task, quick: Quick, share: float, status: str
+) -> None:
+    count = int(share * len(task.examples))
+    nothing = {"label_toxic": [False], "toxic": {"edits": [False], "labels": [False]}}
     bare = [
-        dataclasses.replace(
-            example,
-            label_ids=end,
-            label_toxic=[False],
-            toxic={"edits": [False], "labels": [False]},
-        )
-        for example in task.examples[: int(share * len(task.examples))]
+        dataclasses.replace(example, label_ids=task.vocabulary.cut([1]), **nothing)  # type: ignore[arg-type]
+        for example in task.examples[:count]
     ]
-    changed = dataclasses.replace(task, examples=(*bare, *task.examples[len(bare) :]))
-    row = quick(changed)["labels"]
-    assert row.status == status
-    assert f"{len(bare)} hold no token" in row.seen
-
-
-def test_a_penalty_without_tokens_fails(task: Task, quick: Quick) -> None:
-    row = quick(dataclasses.replace(task, forbidden_token_ids=[]))["penalty"]
-    assert row.status is Status.FAIL
-    assert "fix gamma: 0" in row.remedy
+    changed = dataclasses.replace(
+        task, examples=(*bare, *task.examples[count:]), forbidden_token_ids=[]
+    )
+    rows = quick(changed)
+    assert rows["labels"].status == status
+    assert f"{count} hold no token" in rows["labels"].seen
+    assert rows["penalty"].status is Status.FAIL
+    assert "fix gamma: 0" in rows["penalty"].remedy
 
 
 # ------------------------------------------------------------------ the lexicon's file
@@ -347,7 +340,7 @@ def test_what_the_untouched_base_answers(
 # ------------------------------------------------------------------ training steps
 
 
-@pytest.mark.parametrize("trial", trials_to_check(EVERYTHING)[::2], ids=mask_name)
+@pytest.mark.parametrize("trial", trials_to_check(EVERYTHING)[::3], ids=mask_name)
 def test_steps_move_the_adapters_alone_and_leave_the_base_as_it_was(
     config: SearchConfig,
     task: Task,
@@ -366,7 +359,7 @@ def test_steps_move_the_adapters_alone_and_leave_the_base_as_it_was(
     assert capsys.readouterr().out == ""
 
 
-def test_a_base_weight_that_trains_along_fails(
+def test_a_base_weight_that_trains_along_and_a_loss_that_is_no_number_fail(
     config: SearchConfig, task: Task, base: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def thawed(base: PreTrainedModel, lora: Any, *, seed: int) -> PeftModel:
@@ -379,15 +372,9 @@ def test_a_base_weight_that_trains_along_fails(
     result, _ = trainer_check("trainer", trial, base, config, task, task.rows(trial))
     assert result.status is Status.FAIL
     assert "the base moved" in result.seen
-    assert "must be frozen" in result.remedy
 
-
-def test_a_loss_that_is_no_number_fails(
-    config: SearchConfig, task: Task, base: PreTrainedModel
-) -> None:
     with torch.no_grad():
         base.get_parameter("lm_head.weight")[0] = torch.nan
-    trial = TrialConfig()
     result, _ = trainer_check("trainer", trial, base, config, task, task.rows(trial))
     assert result.status is Status.FAIL
     assert "the loss is nan at step 1" in result.seen

@@ -128,16 +128,6 @@ def test_the_same_seed_gives_the_same_search(sampler: str) -> None:
     assert {config["gamma"] is None for config in first} == {True, False}
 
 
-def test_tpe_learns_and_random_does_not() -> None:
-    names = [f"trial{n}" for n in range(30)]
-
-    def late_misses(sampler: str) -> float:
-        rates = [config["rate"] for config in run(searcher_of(sampler=sampler), names)]
-        return sum(abs(math.log10(rate) + 2) for rate in rates[10:]) / 20
-
-    assert late_misses("tpe") < 0.7 * late_misses("random")
-
-
 def test_tpe_prefers_what_is_feasible() -> None:
     """The highest `j` is at x = .8, the highest with a low copy rate at x = .2."""
 
