@@ -6,7 +6,6 @@ import re
 import shlex
 import subprocess
 import tomllib
-from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -22,31 +21,14 @@ from ray.scripts import scripts
 ROOT = Path(__file__).resolve().parents[1]
 
 
-@pytest.fixture
-def written() -> dict[str, Any]:
-    """The file as it is written."""
-    config: dict[str, Any] = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
-    return config
+WRITTEN: dict[str, Any] = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
-def resolved(written: dict[str, Any]) -> dict[str, Any]:
+def resolved() -> dict[str, Any]:
     """The file as `ray up` completes it: what it leaves out comes from Ray's defaults for AWS."""
-    config: dict[str, Any] = prepare_config(copy.deepcopy(written))
+    config: dict[str, Any] = prepare_config(copy.deepcopy(WRITTEN))
     return config
-
-
-def strings(value: object) -> Iterator[str]:
-    """Every key and text inside nested lists and mappings."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from strings(key)
-            yield from strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from strings(inner)
 
 
 def ray_start(commands: list[str]) -> tuple[str, dict[str, Any]]:
@@ -56,17 +38,16 @@ def ray_start(commands: list[str]) -> tuple[str, dict[str, Any]]:
     return before, scripts.start.make_context("start", shlex.split(after)).params
 
 
-def test_follows_rays_schema(written: dict[str, Any], resolved: dict[str, Any]) -> None:
+def test_follows_rays_schema(resolved: dict[str, Any]) -> None:
     schema_file = Path(ray.autoscaler.__file__).with_name("ray-schema.json")
-    jsonschema.validate(written, json.loads(schema_file.read_text(encoding="utf-8")))
+    jsonschema.validate(WRITTEN, json.loads(schema_file.read_text(encoding="utf-8")))
     validate_config(resolved)
     with pytest.raises(jsonschema.ValidationError, match="max_worker"):  # Ray does look
         validate_config({**resolved, "max_worker": 4})
 
 
 def test_opens_nothing_to_the_world(resolved: dict[str, Any]) -> None:
-    open_addresses = [text for text in strings(resolved) if re.search(r"0\.0\.0\.0|::/0", text)]
-    assert open_addresses == []
+    assert not re.search(r"0\.0\.0\.0|::/0", yaml.safe_dump(resolved))
 
 
 def test_every_node_has_a_security_group_of_the_users(resolved: dict[str, Any]) -> None:
@@ -90,7 +71,7 @@ def test_ray_and_shells_authenticate_with_a_token_that_is_not_written_down(
         for command in resolved["setup_commands"]
     )
     assert resolved["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
-    assert not any("RAY_AUTH_TOKEN" in text for text in strings(resolved))
+    assert "RAY_AUTH_TOKEN" not in yaml.safe_dump(resolved)
 
 
 def test_the_dashboard_stays_on_the_head_and_workers_join_its_port(

@@ -52,7 +52,6 @@ NOTHING = SearchSpace({"mask_strategy": "none", "gamma": 0.0})
 NO_WORDS = Lexicon({"en": ()})
 OTHER_WORDS = Lexicon({"en": embedded_lexicon().entries("es")})
 
-Quick = Callable[..., dict[str, CheckResult]]
 Make = Callable[..., Task]
 
 
@@ -74,15 +73,12 @@ def make(config: SearchConfig, corpus: Corpus) -> Make:
     return make
 
 
-@pytest.fixture
-def quick(config: SearchConfig) -> Quick:
+def quick(
+    task: Task, space: SearchSpace = EVERYTHING, max_tokens: int = 64
+) -> dict[str, CheckResult]:
     """The quick checks by name."""
-
-    def quick(task: Task, space: SearchSpace = EVERYTHING, **settings: Any) -> Any:
-        rows = quick_checks(config.model_copy(update=settings), space, task)
-        return {row.name: row for row in rows}
-
-    return quick
+    rows = quick_checks(SearchConfig(name="x", max_tokens=max_tokens), space, task)
+    return {row.name: row for row in rows}
 
 
 @pytest.fixture
@@ -124,7 +120,7 @@ def test_the_trials_to_check_are_the_masks_that_the_space_draws(space: SearchSpa
 # ------------------------------------------------------------------ data, lexicon, masks
 
 
-def test_a_sound_task_fails_nowhere_and_every_mask_has_a_row(task: Task, quick: Quick) -> None:
+def test_a_sound_task_fails_nowhere_and_every_mask_has_a_row(task: Task) -> None:
     rows = quick(task)
     raise_first_failure(rows.values())
     assert {name.split()[1] for name in rows if name.startswith("mask ")} == set(MASK_STRATEGIES)
@@ -140,7 +136,7 @@ def test_a_sound_task_fails_nowhere_and_every_mask_has_a_row(task: Task, quick: 
     assert "penalty" not in rows
 
 
-def test_sentences_and_coverage_are_counted(make: Make, quick: Quick) -> None:
+def test_sentences_and_coverage_are_counted(make: Make) -> None:
     toxic = {"damn", "idiot", "stupid"}
     task = make(Lexicon({"en": sorted(toxic)}))
     rows, train = quick(task), task.train
@@ -161,7 +157,7 @@ def test_sentences_and_coverage_are_counted(make: Make, quick: Quick) -> None:
     ],
 )
 def test_a_lexicon_that_finds_nothing_fails_where_it_is_read(
-    make: Make, quick: Quick, settings: dict[str, Any], lexicon: Lexicon, why: str
+    make: Make, settings: dict[str, Any], lexicon: Lexicon, why: str
 ) -> None:
     task = make(lexicon)
     rows = quick(task, SearchSpace(settings))
@@ -174,9 +170,7 @@ def test_a_lexicon_that_finds_nothing_fails_where_it_is_read(
     raise_first_failure(rows.values())
 
 
-def test_annotated_spans_serve_as_well_as_a_lexicon(
-    make: Make, quick: Quick, corpus: Corpus
-) -> None:
+def test_annotated_spans_serve_as_well_as_a_lexicon(make: Make, corpus: Corpus) -> None:
     annotated = [
         dataclasses.replace(pair, spans=tuple(corpus.lexicon.spans(pair.source, "en")))
         for pair in (*corpus.splits.train, *corpus.splits.validation)
@@ -186,14 +180,14 @@ def test_annotated_spans_serve_as_well_as_a_lexicon(
     assert row.seen.startswith("0 entries; toxic words in 100%")
 
 
-def test_a_lexicon_of_ordinary_words_is_noticed(make: Make, quick: Quick) -> None:
+def test_a_lexicon_of_ordinary_words_is_noticed(make: Make) -> None:
     row = quick(make(Lexicon({"en": ["the", "a", "is", "in", "on", "of"]})))["lexicon en"]
     assert row.status is Status.WARN
     assert "neutral sentences nearly as often as toxic ones" in row.seen
     assert "take ordinary words out" in row.remedy
 
 
-def test_only_the_language_at_fault_is_blamed(make: Make, quick: Quick, corpus: Corpus) -> None:
+def test_only_the_language_at_fault_is_blamed(make: Make, corpus: Corpus) -> None:
     """Spanish has no words in the lexicon, and its pairs are all too long; Russian is unknown."""
     others = [
         Pair(" ".join(["idiota"] * (9 + i)), (" ".join(["hombre"] * (9 + i)),), "es")
@@ -215,7 +209,7 @@ def test_only_the_language_at_fault_is_blamed(make: Make, quick: Quick, corpus: 
 
 
 def test_references_without_toxic_words_starve_one_mask_and_empty_another(
-    make: Make, quick: Quick, config: SearchConfig, english_pairs: list[Pair]
+    make: Make, config: SearchConfig, english_pairs: list[Pair]
 ) -> None:
     task = make(pairs=english_pairs)
     rows = quick(task)
@@ -245,9 +239,7 @@ def test_a_mask_that_drops_most_pairs_is_a_warning(task: Task) -> None:
 
 
 @pytest.mark.parametrize(("share", "status"), [(0.5, "warn"), (1, "fail")])
-def test_labels_and_a_penalty_without_a_token(
-    task: Task, quick: Quick, share: float, status: str
-) -> None:
+def test_labels_and_a_penalty_without_a_token(task: Task, share: float, status: str) -> None:
     count = int(share * len(task.examples))
     nothing = {"label_toxic": [False], "toxic": {"edits": [False], "labels": [False]}}
     bare = [

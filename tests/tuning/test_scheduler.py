@@ -67,21 +67,6 @@ def test_collapse_rule_as_a_sentence(curve: list[float], grace: int, threshold: 
             return
 
 
-def test_the_reasons_hold_the_numbers() -> None:
-    judge = scheduler(grace_steps=40)
-    first, second = add(judge), add(judge)
-    tell(judge, first, 20, copy_rate=0.91)
-    tell(judge, first, 40, copy_rate=0.85, j=0.31)
-    tell(judge, first, 120, copy_rate=0.93)
-    assert end(judge, first) == (
-        "collapse",
-        "copy rate .93 at step 120 >= .6 and not falling (.85 before)",
-    )
-    assert tell(judge, second, 44, j=0.12) == STOP
-    reason = "j .12 at step 44 is below the cutoff .31 of the rung at 40"
-    assert end(judge, second) == ("asha", reason)
-
-
 def test_collapse_is_the_reason_where_asha_would_stop_too() -> None:
     judge = scheduler(grace_steps=60)
     better, copying = add(judge), add(judge)

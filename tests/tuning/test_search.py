@@ -10,7 +10,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from transformers import PreTrainedModel
 
@@ -70,28 +69,14 @@ def start(folder: Path, name: str) -> "subprocess.Popen[str]":
     )
 
 
-def wait_until(condition: Callable[[], Any], driver: "subprocess.Popen[str]") -> Any:
-    """What `condition` returns once that is true; fails if the driver ends before."""
-    while not (value := condition()):
+def wait_until(condition: Callable[[], bool], driver: "subprocess.Popen[str]") -> None:
+    """Fails if the driver ends before."""
+    while not condition():
         try:
             driver.wait(timeout=0.02)
         except subprocess.TimeoutExpired:
             continue
         pytest.fail(f"the search ended early:\n{driver.communicate()[0]}")
-    return value
-
-
-def trial_processes(driver: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """Ray's processes that run a trial for this driver."""
-    descendants = psutil.Process(driver.pid).children(recursive=True)
-    return [process for process in descendants if _title(process).startswith("ray::ImplicitFunc")]
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 @pytest.fixture(scope="module")
@@ -111,9 +96,8 @@ def killed_run(folder: Path, plain_run: Path) -> Path:
     run = folder / "runs" / "killed"
     results = run / "ray" / "trial_001" / "result.json"
     # not just its checkpoint: the driver must have heard of it
-    wait_until(lambda: results.is_file() and results.read_text(encoding="utf-8"), driver)
-    for victim in wait_until(lambda: trial_processes(driver), driver):
-        victim.send_signal(signal.SIGKILL)
+    wait_until(lambda: results.is_file() and "\n" in results.read_text(encoding="utf-8"), driver)
+    os.kill(reports(run, "trial_001")[0]["pid"], signal.SIGKILL)
     output, _ = driver.communicate(timeout=600)
     assert driver.returncode == 0, output
     return run
