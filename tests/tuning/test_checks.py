@@ -241,9 +241,9 @@ def test_a_mask_that_drops_most_pairs_is_a_warning(task: Task) -> None:
 @pytest.mark.parametrize(("share", "status"), [(0.5, "warn"), (1, "fail")])
 def test_labels_and_a_penalty_without_a_token(task: Task, share: float, status: str) -> None:
     count = int(share * len(task.examples))
-    nothing = {"label_toxic": [False], "toxic": {"edits": [False], "labels": [False]}}
+    nothing: Any = {"label_toxic": [False], "toxic": {"edits": [False], "labels": [False]}}
     bare = [
-        dataclasses.replace(example, label_ids=task.vocabulary.cut([1]), **nothing)  # type: ignore[arg-type]
+        dataclasses.replace(example, label_ids=task.vocabulary.cut([1]), **nothing)
         for example in task.examples[:count]
     ]
     changed = dataclasses.replace(
@@ -299,7 +299,7 @@ def test_a_head_must_be_the_base_s_own(base: Any) -> None:
 @pytest.mark.parametrize(("form", "status"), [("relu", "pass"), ("gated-gelu", "fail")])
 def test_only_t5_1_0_may_be_tied(form: str, status: str) -> None:
     sizes = {"vocab_size": 20, "d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
-    tied = T5ForConditionalGeneration(T5Config(**sizes, feed_forward_proj=form))  # type: ignore[arg-type]
+    tied: Any = T5ForConditionalGeneration(T5Config(**sizes, feed_forward_proj=form))  # type: ignore[arg-type]
     tied.lm_head.weight = tied.shared.weight
     assert head_check(tied).status == status
 

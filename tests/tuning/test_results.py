@@ -74,13 +74,12 @@ def test_a_row_tells_of_the_best_feasible_report_not_of_the_last(tmp_path: Path)
     assert (row["gamma"], row["lora"], row["seconds"]) == (0.5, "second", 3.0)
 
 
-def test_a_continued_trial_counts_each_step_once_and_all_its_seconds(tmp_path: Path) -> None:
+def test_a_continued_trial_counts_all_its_seconds_and_a_failed_one_has_a_row(
+    tmp_path: Path,
+) -> None:
     reports = [report(10, 0.3, 0.05, 4.0), report(20, 0.4, 0.05, 9.0), report(30, 0.2, 0.0, 2.5)]
     assert trial_row(result(tmp_path, "trial_001", reports), 0.1)["seconds"] == 11.5
-
-
-def test_a_failed_trial_has_a_row_too(tmp_path: Path) -> None:
-    row = trial_row(result(tmp_path, "trial_001", [], ended="failed"), 0.1)
+    row = trial_row(result(tmp_path, "trial_002", [], ended="failed"), 0.1)
     assert (row["ended"], row["steps"], row["j"], row["seconds"]) == ("failed", 0, None, 0)
 
 
@@ -94,10 +93,8 @@ def test_the_winner_is_the_best_feasible_report_with_its_own_checkpoint(tmp_path
     assert (winner.trial, winner.report["step"]) == ("trial_002", 10)
     assert winner.checkpoint.path.endswith("trial_002/checkpoint_10")
     assert find_winner(results, 0.0).report["step"] == 20  # type: ignore[union-attr]
-
-
-def test_nobody_wins_where_all_copy(tmp_path: Path) -> None:
-    assert find_winner([result(tmp_path, "trial_001", [report(10, 0.9, 0.4, 1)])], 0.1) is None
+    assert find_winner(results[:1], 0.05) is None  # all copy
+    assert find_winner([], 0.1) is None
 
 
 def test_trials_csv_has_a_line_a_trial_in_order(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from detox_tune.config import SearchConfig, TrialConfig
+from detox_tune.config import MASK_ANCHORS, SearchConfig, TrialConfig
 from detox_tune.errors import UserError
 from detox_tune.model.base import load_tokenizer
 from detox_tune.training.examples import make_examples
@@ -24,8 +24,8 @@ def test_rows_are_those_of_the_full_vocabulary_in_the_ids_of_the_cut_base(
     assert full.vocabulary.kept == tuple(range(400))
     vocabulary = task.vocabulary
     assert len(vocabulary.kept) < 0.8 * 400
-    for prefix, anchor in zip(PREFIXES, ("edits", "labels"), strict=True):
-        trial = TrialConfig(task_prefix=prefix, mask_strategy="toxic_only", mask_anchor=anchor)  # type: ignore[arg-type]
+    for prefix, anchor in zip(PREFIXES, MASK_ANCHORS, strict=True):
+        trial = TrialConfig(task_prefix=prefix, mask_strategy="toxic_only", mask_anchor=anchor)
         found, expected = task.rows(trial), full.rows(trial)
         assert len(found) == len(task.examples) == len(expected)
         for cut_row, full_row in zip(found, expected, strict=True):
