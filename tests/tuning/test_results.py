@@ -1,10 +1,12 @@
 """The rank of reports; rows and the winner, from what Tune gives back."""
 
 import csv
+import math
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune import Checkpoint, Result
@@ -95,6 +97,15 @@ def test_the_winner_is_the_best_feasible_report_with_its_own_checkpoint(tmp_path
     assert find_winner(results, 0.0).report["step"] == 20  # type: ignore[union-attr]
     assert find_winner(results[:1], 0.05) is None  # all copy
     assert find_winner([], 0.1) is None
+
+
+@pytest.mark.parametrize(("j", "copy_rate"), [(math.nan, 0.0), (math.inf, 0.0), (0.9, math.nan)])
+def test_what_is_not_finite_never_wins(tmp_path: Path, j: float, copy_rate: float) -> None:
+    broken = result(tmp_path, "trial_001", [report(10, j, copy_rate, 1)])
+    sound = result(tmp_path, "trial_002", [report(10, 0.1, 0.0, 1)])
+    assert find_winner([broken], 0.1) is None
+    for results in ([broken, sound], [sound, broken]):
+        assert find_winner(results, 0.1).trial == "trial_002"  # type: ignore[union-attr]
 
 
 def test_trials_csv_has_a_line_a_trial_in_order(tmp_path: Path) -> None:
