@@ -6,7 +6,7 @@ import re
 import shlex
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -19,41 +19,16 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts import scripts
 
 ROOT = Path(__file__).resolve().parents[1]
-COMMAND_LISTS = (
-    "initialization_commands",
-    "setup_commands",
-    "head_setup_commands",
-    "worker_setup_commands",
-    "head_start_ray_commands",
-    "worker_start_ray_commands",
-)
+
+
+WRITTEN: dict[str, Any] = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
 
 
 @pytest.fixture
-def written() -> dict[str, Any]:
-    """The file as it is written."""
-    config: dict[str, Any] = yaml.safe_load((ROOT / "cluster.yaml").read_text(encoding="utf-8"))
-    return config
-
-
-@pytest.fixture
-def resolved(written: dict[str, Any]) -> dict[str, Any]:
+def resolved() -> dict[str, Any]:
     """The file as `ray up` completes it: what it leaves out comes from Ray's defaults for AWS."""
-    config: dict[str, Any] = prepare_config(copy.deepcopy(written))
+    config: dict[str, Any] = prepare_config(copy.deepcopy(WRITTEN))
     return config
-
-
-def strings(value: object) -> Iterator[str]:
-    """Every key and text inside nested lists and mappings."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from strings(key)
-            yield from strings(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from strings(inner)
 
 
 def ray_start(commands: list[str]) -> tuple[str, dict[str, Any]]:
@@ -63,25 +38,16 @@ def ray_start(commands: list[str]) -> tuple[str, dict[str, Any]]:
     return before, scripts.start.make_context("start", shlex.split(after)).params
 
 
-def test_follows_rays_schema(written: dict[str, Any], resolved: dict[str, Any]) -> None:
+def test_follows_rays_schema(resolved: dict[str, Any]) -> None:
     schema_file = Path(ray.autoscaler.__file__).with_name("ray-schema.json")
-    jsonschema.validate(written, json.loads(schema_file.read_text(encoding="utf-8")))
+    jsonschema.validate(WRITTEN, json.loads(schema_file.read_text(encoding="utf-8")))
     validate_config(resolved)
-
-
-@pytest.mark.parametrize(
-    "change", [{"max_worker": 4}, {"max_workers": "four"}, {"file_mounts": []}]
-)
-def test_rays_schema_refuses_what_is_wrong(
-    resolved: dict[str, Any], change: dict[str, Any]
-) -> None:
-    with pytest.raises(jsonschema.ValidationError):
-        validate_config({**resolved, **change})
+    with pytest.raises(jsonschema.ValidationError, match="max_worker"):  # Ray does look
+        validate_config({**resolved, "max_worker": 4})
 
 
 def test_opens_nothing_to_the_world(resolved: dict[str, Any]) -> None:
-    open_addresses = [text for text in strings(resolved) if re.search(r"0\.0\.0\.0|::/0", text)]
-    assert open_addresses == []
+    assert not re.search(r"0\.0\.0\.0|::/0", yaml.safe_dump(resolved))
 
 
 def test_every_node_has_a_security_group_of_the_users(resolved: dict[str, Any]) -> None:
@@ -94,33 +60,27 @@ def test_every_node_has_a_security_group_of_the_users(resolved: dict[str, Any]) 
         assert all(group.startswith("sg-") for group in groups)
 
 
-@pytest.mark.parametrize("role", ["head", "worker"])
-def test_ray_starts_with_token_authentication(resolved: dict[str, Any], role: str) -> None:
-    environment, _ = ray_start(resolved[f"{role}_start_ray_commands"])
-    assert environment.split(";")[-1].split() == ["RAY_AUTH_MODE=token"]
-
-
-def test_shells_on_the_nodes_use_the_token_too(resolved: dict[str, Any]) -> None:
+def test_ray_and_shells_authenticate_with_a_token_that_is_not_written_down(
+    resolved: dict[str, Any],
+) -> None:
+    for role in ("head", "worker"):
+        environment, _ = ray_start(resolved[f"{role}_start_ray_commands"])
+        assert environment.split(";")[-1].split() == ["RAY_AUTH_MODE=token"]
     assert any(
         "export RAY_AUTH_MODE=token" in command and ">> ~/.bashrc" in command
         for command in resolved["setup_commands"]
     )
-
-
-def test_the_token_is_copied_and_not_written_down(resolved: dict[str, Any]) -> None:
     assert resolved["file_mounts"]["~/.ray/auth_token"] == "~/.ray/auth_token"
-    assert not any("RAY_AUTH_TOKEN" in text for text in strings(resolved))
+    assert "RAY_AUTH_TOKEN" not in yaml.safe_dump(resolved)
 
 
-def test_the_dashboard_listens_on_the_head_only(resolved: dict[str, Any]) -> None:
-    _, options = ray_start(resolved["head_start_ray_commands"])
-    assert options["head"] is True
-    assert options["dashboard_host"] == "127.0.0.1"
-
-
-def test_workers_join_the_heads_port(resolved: dict[str, Any]) -> None:
+def test_the_dashboard_stays_on_the_head_and_workers_join_its_port(
+    resolved: dict[str, Any],
+) -> None:
     _, head = ray_start(resolved["head_start_ray_commands"])
     _, worker = ray_start(resolved["worker_start_ray_commands"])
+    assert head["head"] is True
+    assert head["dashboard_host"] == "127.0.0.1"
     assert worker["address"] == f"$RAY_HEAD_IP:{head['port']}"
 
 
@@ -159,9 +119,10 @@ def test_what_is_copied_exists(resolved: dict[str, Any]) -> None:
     assert "./detox_tune" in local_paths
 
 
-@pytest.mark.parametrize("name", COMMAND_LISTS)
-def test_commands_are_valid_bash(resolved: dict[str, Any], name: str) -> None:
-    for command in resolved[name]:
+def test_commands_are_valid_bash(resolved: dict[str, Any]) -> None:
+    lists = {name: value for name, value in resolved.items() if name.endswith("_commands")}
+    assert {"setup_commands", "head_start_ray_commands", "worker_start_ray_commands"} <= set(lists)
+    for command in chain.from_iterable(lists.values()):
         parsed = subprocess.run(
             ["bash", "-n", "-c", command], capture_output=True, text=True, check=False
         )

@@ -42,10 +42,13 @@ class Winner:
 def feasible_j(report: Mapping[str, Any], max_copy_rate: float) -> float:
     """What reports are ranked by: `j` where the copy rate allows a winner.
 
-    Any other report ranks below all of these; among such, the lower the copy rate the higher.
+    Any other report ranks below all of these; among such, the lower the copy rate the higher. One
+    that is not finite ranks last.
     """
-    copy_rate = float(report["copy_rate"])
-    return float(report["j"]) if copy_rate <= max_copy_rate else -1 - copy_rate
+    j, copy_rate = float(report["j"]), float(report["copy_rate"])
+    if not (math.isfinite(j) and math.isfinite(copy_rate)):
+        return -math.inf
+    return j if copy_rate <= max_copy_rate else -1 - copy_rate
 
 
 def best_report(reports: Sequence[Mapping[str, Any]], max_copy_rate: float) -> Mapping[str, Any]:
@@ -81,7 +84,7 @@ def find_winner(results: Iterable[Result], max_copy_rate: float) -> Winner | Non
     if not kept:
         return None
     report, checkpoint, result = max(kept, key=lambda one: feasible_j(one[0], max_copy_rate))
-    if report["copy_rate"] > max_copy_rate:
+    if feasible_j(report, max_copy_rate) < -1:  # not even the best one may win
         return None
     settings = TrialConfig.model_validate(result.config or {})
     return Winner(trial_name(result), settings, report, checkpoint)

@@ -1,11 +1,10 @@
-"""Ray for the tests of this room, and one search in which trials end in every way there is."""
+"""A small task for the tests of this room, and a search whose trials end in every way there is."""
 
 import io
 import logging
 import os
 import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,58 @@ import ray
 from ray import tune
 from rich.console import Console
 
+from detox_tune.config import SearchConfig
+from detox_tune.data.embedded import embedded_lexicon
+from detox_tune.data.pairs import Pair
+from detox_tune.data.split import split_pairs
+from detox_tune.tuning.base import load_cut_base
+from detox_tune.tuning.corpus import Corpus
 from detox_tune.tuning.progress import SearchProgress
+from detox_tune.tuning.results import feasible_j
 from detox_tune.tuning.scheduler import CollapseScheduler
 from detox_tune.tuning.searcher import DetoxSearch
+from detox_tune.tuning.task import Task, build_task
+
+
+@pytest.fixture(scope="session")
+def config(tiny_base: Path) -> SearchConfig:
+    """A search on the tiny base, in full precision, whose trials end after three steps."""
+    return SearchConfig(
+        name="small",
+        base_model=str(tiny_base),
+        quantization="none",
+        max_tokens=64,
+        validation_pairs=8,
+        steps=3,
+        eval_every=3,
+        grace_steps=3,
+    )
+
+
+@pytest.fixture(scope="session")
+def corpus(english_pairs: list[Pair]) -> Corpus:
+    """Seventy English pairs; the references of ten hold a toxic word."""
+    rude = [
+        Pair(f"you damn idiot , go away {n} times.", (f"you idiot , go away {n} times.",), "en")
+        for n in range(10)
+    ]
+    splits = split_pairs([*english_pairs[:60], *rude], seed=0, validation_share=0.2)
+    return Corpus(splits, embedded_lexicon(), None)
+
+
+@pytest.fixture(scope="session")
+def task(config: SearchConfig, corpus: Corpus, tiny_base: Path) -> Task:
+    """What the trials of that search share; none of them changes it."""
+    return build_task(config, corpus, str(tiny_base), task_prefixes=("", "detoxify: "))
+
+
+@pytest.fixture
+def nothing_loaded() -> Iterator[None]:
+    """A process that has loaded no base yet, and keeps none that a test has broken."""
+    load_cut_base.cache_clear()
+    yield
+    load_cut_base.cache_clear()
+
 
 # What a toy trial reports, [step, j, copy rate], and what it does after that.
 CURVES: dict[str, list[tuple[int, float, float]]] = {
@@ -43,7 +91,7 @@ def toy() -> Callable[[dict[str, Any]], None]:
             if step <= start:
                 continue
             report = {"step": step, "j": j, "copy_rate": copy_rate, "seconds": 1.0}
-            report["feasible_j"] = j if copy_rate <= 0.1 else j - 1
+            report["feasible_j"] = feasible_j(report, max_copy_rate=0.1)
             if (curve, step, start) == ("killed", 40, 0):
                 tune.report(report)
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -54,32 +102,6 @@ def toy() -> Callable[[dict[str, Any]], None]:
             raise FloatingPointError("the loss is nan at step 25\nlower learning_rate=1")
 
     return train
-
-
-@contextmanager
-def ray_here() -> Iterator[None]:
-    """Ray on two cores of this machine, quiet, and gone afterwards."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("RAY_AIR_NEW_OUTPUT", "0")
-        patch.setenv("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")
-        patch.setenv("OMP_NUM_THREADS", "1")
-        ray.init(
-            num_cpus=2,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-        )
-        try:
-            yield
-        finally:
-            ray.shutdown()
-
-
-@pytest.fixture(scope="module")
-def ray_session() -> Iterator[None]:
-    """Ray for the tests of one module."""
-    with ray_here():
-        yield
 
 
 @dataclass(frozen=True)
@@ -121,7 +143,14 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Search:
         collapse_grace=30,
         collapse_threshold=0.8,
     )
-    with ray_here():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        ray.init(
+            num_cpus=2,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.CRITICAL,
+        )
         tuner = tune.Tuner(
             toy(),
             tune_config=tune.TuneConfig(
@@ -143,6 +172,7 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Search:
         )
         grid = tuner.fit()
         stored = tune.Tuner.restore(grid.experiment_path, toy()).get_results()
+        ray.shutdown()
     return Search(
         results=by_curve(grid),
         errors={name: grid[n].error for n, name in enumerate(by_curve(grid))},

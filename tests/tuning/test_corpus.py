@@ -1,36 +1,38 @@
-"""What is said before the trials start."""
+"""What is read before a search: pairs, split, lexicon, and the sentences of a pocket base."""
 
-import io
 from pathlib import Path
 
 import pytest
-from detox_tune.tuning.prepare import describe_base
-from rich.console import Console
 
 from detox_tune.config import SearchConfig
-from detox_tune.tuning import prepare
-from detox_tune.tuning.task import Task, build_task, load_corpus
+from detox_tune.errors import UserError
+from detox_tune.tuning.corpus import Corpus, denoising_sentences, load_corpus
 
 
-@pytest.fixture(scope="module")
-def task(tiny_base: Path) -> Task:
-    config = SearchConfig(name="x", languages=("en",), validation_pairs=5, max_tokens=40)
-    return build_task(config, load_corpus(config), str(tiny_base), task_prefixes=[""])
+def test_a_file_s_pairs_are_split_and_told(pairs_file: Path, tmp_path: Path) -> None:
+    data = tmp_path / "mine.jsonl"
+    bad = '\n{"toxic": "same", "neutral": "same", "lang": "en"}\n'
+    data.write_text(pairs_file.read_text(encoding="utf-8") + bad, encoding="utf-8")
+    (tmp_path / "en.txt").write_text("damn\nidiot\n", encoding="utf-8")
+    config = SearchConfig(name="x", data=str(data), lexicon=str(tmp_path / "en.txt"))
+    *about_rows, about_pairs = load_corpus(config).report().splitlines()
+    assert about_pairs == "pairs: 68 train, 4 validation, 8 test (en); lexicon: 2 entries"
+    assert "source equals reference" in "\n".join(about_rows)
+    silent = load_corpus(config.model_copy(update={"lexicon": None, "data": str(pairs_file)}))
+    assert silent.report() == "pairs: 68 train, 4 validation, 8 test (en); lexicon: 0 entries"
 
 
-@pytest.mark.parametrize(("copies", "share"), [([True] * 4 + [False], "0.80"), ([False] * 5, "0")])
-def test_a_pocket_base_is_said_to_copy_as_much_as_it_does(
-    task: Task, copies: list[bool], share: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(prepare, "exact_copies", lambda base, sources: copies[: len(sources)])
-    console = Console(file=io.StringIO(), width=200)
-    describe_base(SearchConfig(name="x"), task, console)
-    said = console.file.getvalue()  # type: ignore[attr-defined]
-    assert f"copies {share}" in said
-    assert "of 5 validation sentences word for word" in said
+def test_the_embedded_corpus_has_its_own_split_and_lexicon() -> None:
+    corpus = load_corpus(SearchConfig(name="x", languages=("es",)))
+    assert "12000 train, 150 validation, 250 test (es)" in corpus.report()
+    assert corpus.lexicon.entries("es")
+    with pytest.raises(UserError, match=r"no 'fr', only en, es: name one of these"):
+        load_corpus(SearchConfig(name="x", languages=("fr",)))
 
 
-def test_nothing_is_said_of_another_base(task: Task, tiny_base: Path) -> None:
-    console = Console(file=io.StringIO())
-    describe_base(SearchConfig(name="x", base_model=str(tiny_base)), task, console)
-    assert console.file.getvalue() == ""  # type: ignore[attr-defined]
+def test_a_pocket_base_learns_from_training_sentences_alone(corpus: Corpus) -> None:
+    sentences = denoising_sentences(SearchConfig(name="x", data="own"), corpus)
+    splits = corpus.splits
+    train = {text for pair in splits.train for text in (pair.source, *pair.references)}
+    assert len(sentences) == len(set(sentences))
+    assert set(sentences) == train

@@ -10,32 +10,34 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
-from detox_tune.evaluation.system import evaluate
-from peft import PeftModel
-from transformers import AutoTokenizer
+from transformers import PreTrainedModel
 
+from detox_tune import load_adapter
 from detox_tune.config import SearchConfig, validated
-from detox_tune.data.embedded import embedded_pairs
-from detox_tune.model.base import load_base
+from detox_tune.evaluation.rewriting import rewrite
+from detox_tune.evaluation.scores import mean_scores, score_outputs
 from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
-from detox_tune.tuning.task import build_task, load_corpus
+from detox_tune.tuning.corpus import load_corpus
+from detox_tune.tuning.task import build_task
 
-SPACE = """
-lexicon: {lexicon}
-data: {data}
-base_model: {base}
-max_tokens: 32
+STEPS, EVERY, PAIRS, MAX_TOKENS = 24, 4, 80, 28
+
+# One trial at a time: only then does a search repeat itself.
+SPACE = f"""
+data: pairs.jsonl
+lexicon: en.txt
+base_model: base
+max_tokens: {MAX_TOKENS}
 validation_share: 0.1
 trials: 2
-steps: 36
-eval_every: 4
-validation_pairs: 12
-grace_steps: 36
-collapse_grace: 36
+steps: {STEPS}
+eval_every: {EVERY}
+validation_pairs: 8
+grace_steps: {STEPS}
+collapse_grace: {STEPS}
 max_copy_rate: 1.0
-cpus_per_trial: {cpus}
+cpus_per_trial: {os.cpu_count()}
 trial:
   learning_rate: {{range: [1.0e-3, 1.0e-2], log: true}}
   lora: {{choice: [first, second]}}
@@ -46,33 +48,20 @@ trial:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path) -> Path:
-    """A folder with a space, pairs and a lexicon."""
+def folder(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, pairs_file: Path) -> Path:
+    """A folder with a space, pairs, a lexicon and a base."""
     folder = tmp_path_factory.mktemp("search")
-    pairs = [pair for pair in embedded_pairs() if pair.language == "en"][:160]
-    lines = [
-        json.dumps({"toxic": p.source, "neutral": p.references[0], "lang": "en"}) for p in pairs
-    ]
-    (folder / "pairs.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    (folder / "base").symlink_to(tiny_base)
+    (folder / "pairs.jsonl").symlink_to(pairs_file)
     (folder / "en.txt").write_text("damn\nidiot\nmoron\nshut up\nstupid\n", encoding="utf-8")
-    # one trial at a time: only then does a search repeat itself
-    space = SPACE.format(
-        data=folder / "pairs.jsonl",
-        lexicon=folder / "en.txt",
-        base=tiny_base,
-        cpus=os.cpu_count(),
-    )
-    (folder / "space.yaml").write_text(space, encoding="utf-8")
+    (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
     return folder
 
 
-def start(
-    folder: Path, name: str, space: str = "space.yaml", *flags: str
-) -> "subprocess.Popen[str]":
+def start(folder: Path, name: str) -> "subprocess.Popen[str]":
     """The command, as a user starts it."""
-    arguments = [space, "--name", name, "--out", "runs", *flags]
     return subprocess.Popen(
-        [sys.executable, "-m", "detox_tune.search", *arguments],
+        [sys.executable, "-m", "detox_tune.search", "space.yaml", "--name", name, "--out", "runs"],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -80,28 +69,14 @@ def start(
     )
 
 
-def wait_until(condition: Callable[[], Any], driver: "subprocess.Popen[str]") -> Any:
-    """What `condition` returns once that is true; fails if the driver ends before."""
-    while not (value := condition()):
+def wait_until(condition: Callable[[], bool], driver: "subprocess.Popen[str]") -> None:
+    """Fails if the driver ends before."""
+    while not condition():
         try:
             driver.wait(timeout=0.02)
         except subprocess.TimeoutExpired:
             continue
         pytest.fail(f"the search ended early:\n{driver.communicate()[0]}")
-    return value
-
-
-def trial_processes(driver: "subprocess.Popen[str]") -> list[psutil.Process]:
-    """Ray's processes that run a trial for this driver."""
-    descendants = psutil.Process(driver.pid).children(recursive=True)
-    return [process for process in descendants if _title(process).startswith("ray::ImplicitFunc")]
-
-
-def _title(process: psutil.Process) -> str:
-    try:
-        return " ".join(process.cmdline())
-    except psutil.Error:
-        return ""
 
 
 @pytest.fixture(scope="module")
@@ -121,10 +96,8 @@ def killed_run(folder: Path, plain_run: Path) -> Path:
     run = folder / "runs" / "killed"
     results = run / "ray" / "trial_001" / "result.json"
     # not just its checkpoint: the driver must have heard of it
-    wait_until(lambda: results.is_file() and results.read_text(encoding="utf-8"), driver)
-    victims = wait_until(lambda: trial_processes(driver), driver)
-    for victim in victims:
-        victim.send_signal(signal.SIGKILL)
+    wait_until(lambda: results.is_file() and "\n" in results.read_text(encoding="utf-8"), driver)
+    os.kill(reports(run, "trial_001")[0]["pid"], signal.SIGKILL)
     output, _ = driver.communicate(timeout=600)
     assert driver.returncode == 0, output
     return run
@@ -135,120 +108,62 @@ def rows(run: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def pids(run: Path, trial: str) -> set[int]:
+def read(file: Path) -> Any:
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def reports(run: Path, trial: str) -> list[dict[str, Any]]:
     lines = (run / "ray" / trial / "result.json").read_text(encoding="utf-8").splitlines()
-    return {json.loads(line)["pid"] for line in lines}
+    return [json.loads(line) for line in lines]
 
 
-def test_a_killed_trial_goes_on_and_ends_with_the_same_numbers(
+def test_a_killed_trial_goes_on_and_the_search_repeats_itself(
     plain_run: Path, killed_run: Path
 ) -> None:
-    assert len(pids(plain_run, "trial_001")) == 1
-    assert len(pids(killed_run, "trial_001")) == 2  # it really was another process that went on
-    undisturbed, continued = rows(plain_run), rows(killed_run)
-    for row in (*undisturbed, *continued):
+    assert len({report["pid"] for report in reports(plain_run, "trial_001")}) == 1
+    continued = reports(killed_run, "trial_001")
+    assert len({report["pid"] for report in continued}) == 2  # another process went on,
+    second_process = [r["step"] for r in continued if r["pid"] != continued[0]["pid"]]
+    assert second_process[0] > EVERY  # and not from the start
+
+    undisturbed, disturbed = rows(plain_run), rows(killed_run)
+    for row in (*undisturbed, *disturbed):
         assert float(row.pop("seconds")) > 0
-    assert continued == undisturbed  # with the second trial: a search repeats itself, too
-
-
-def test_the_exported_adapters_of_both_runs_are_the_same(plain_run: Path, killed_run: Path) -> None:
+    assert disturbed == undisturbed
     for name in ("adapter_model.safetensors", "samples.tsv", "metrics.json"):
         assert (plain_run / "best" / name).read_bytes() == (killed_run / "best" / name).read_bytes()
-
-
-def test_splits_and_settings_stand_in_search_json(plain_run: Path, killed_run: Path) -> None:
-    plain, killed = (
-        json.loads((run / "search.json").read_text(encoding="utf-8"))
-        for run in (plain_run, killed_run)
-    )
-    assert plain["data"] == killed["data"]
-    assert sum(split["pairs"] for split in plain["data"].values()) == 160
-    assert plain["search"]["steps"] == 36
-    assert plain["space"]["gamma"]["zero_or"] == [0.1, 1.0]
-    assert plain["versions"]["ray"]
-    assert plain["wall_seconds"] > 0
-    assert plain["winner"] in ("trial_001", "trial_002")
+    records = [read(run / "search.json") for run in (plain_run, killed_run)]
+    assert records[0]["data"] == records[1]["data"]
 
 
 def test_every_trial_has_a_row_with_settings_scores_and_its_end(plain_run: Path) -> None:
-    first, second = rows(plain_run)
-    assert (first["trial"], second["trial"]) == ("trial_001", "trial_002")
-    for row in (first, second):
-        assert (row["ended"], row["steps"]) == ("finished", "36")
-        assert row["reason"]
-        assert int(row["best_step"]) in range(4, 37, 4)
+    found = rows(plain_run)
+    assert [row["trial"] for row in found] == ["trial_001", "trial_002"]
+    for row in found:
+        assert (row["ended"], row["steps"]) == ("finished", str(STEPS))
+        assert row["reason"] == f"all {STEPS} steps are done"
+        assert int(row["best_step"]) in range(EVERY, STEPS + 1, EVERY)
         assert row["mask_strategy"] in ("none", "toxic_only")
         assert 0 <= float(row["j"]) <= 1
-        labels = ("rewritten", "copied", "sentinel", "empty", "repeated")
+        labels = ("rewritten", "copy_rate", "sentinel", "empty", "repeated")
         assert sum(float(row[label]) for label in labels) == pytest.approx(1)
         assert (float(row["trained_share"]) == 1) == (row["mask_strategy"] == "none")
 
 
-def test_the_adapter_loads_with_plain_peft_and_scores_as_reported(
-    folder: Path, plain_run: Path, tiny_base: Path
-) -> None:
-    metrics = json.loads((plain_run / "best" / "metrics.json").read_text(encoding="utf-8"))
-    record = json.loads((plain_run / "search.json").read_text(encoding="utf-8"))
-    config = validated(SearchConfig, record["search"], "search.json")
-    corpus = load_corpus(config)
-    task = build_task(config, corpus, str(tiny_base), task_prefixes=["", "detoxify: "])
-
-    base, _ = load_base(str(tiny_base), quantization="nf4")
-    model = PeftModel.from_pretrained(base, str(plain_run / "best"))
-    tokenizer = AutoTokenizer.from_pretrained(tiny_base)
-
-    def scores(speaks: Any) -> dict[str, float]:
-        return evaluate(
-            model,
-            speaks,
-            task.validation,
-            task_prefix=metrics["settings"]["task_prefix"],
-            max_tokens=config.max_tokens,
-            lexicon=task.lexicon,
-            scorers=task.scorers,
-        ).summary()
-
-    # what was reported while it trained is on the cut base, what is exported on the full one
-    assert scores(tokenizer) == pytest.approx(metrics["validation"]["reloaded"])
-    assert task.vocabulary is not None
-    cut_vocabulary(base, task.vocabulary)
-    reported = metrics["validation"]["reported"]
-    on_cut = scores(CutTokenizer(tokenizer, task.vocabulary))
-    assert {name: on_cut[name] for name in on_cut if name in reported} == pytest.approx(
-        {name: value for name, value in reported.items() if name != "step"}
-    )
-    assert metrics["vocabulary"]["kept"] == len(task.vocabulary.kept) < metrics["vocabulary"]["of"]
-
-
-def test_the_plain_path_gives_the_same_trials(folder: Path) -> None:
-    exact = "quantization: none\nvocabulary: full\n"  # bfloat16 would round differently
-    space = (folder / "space.yaml").read_text(encoding="utf-8").replace("trials: 2", "trials: 1")
-    (folder / "exact.yaml").write_text(exact + space, encoding="utf-8")
-    found = {}
-    for name, flags in (("fast", []), ("stock", ["--no-fast"])):
-        driver = start(folder, name, "exact.yaml", *flags)
-        output, _ = driver.communicate(timeout=600)
-        assert driver.returncode == 0, output
-        (row,) = rows(folder / "runs" / name)
-        found[name] = {key: value for key, value in row.items() if key not in ("seconds", "reason")}
-        record = json.loads((folder / "runs" / name / "search.json").read_text(encoding="utf-8"))
-        assert record["search"]["fast"] is (name == "fast")
-    assert list(found["fast"]) == list(found["stock"])
-    for key, value in found["stock"].items():
-        same = found["fast"][key] == value
-        assert same or float(found["fast"][key]) == pytest.approx(float(value), abs=1e-4), key
-    samples = [(folder / "runs" / n / "best" / "samples.tsv").read_text() for n in found]
-    assert samples[0] == samples[1]
-
-
-def test_the_export_holds_what_a_user_needs(plain_run: Path) -> None:
-    best = plain_run / "best"
-    metrics = json.loads((best / "metrics.json").read_text(encoding="utf-8"))
+def test_the_record_and_the_export_hold_what_a_user_needs(plain_run: Path) -> None:
+    record, best = read(plain_run / "search.json"), plain_run / "best"
+    assert sum(split["pairs"] for split in record["data"].values()) == PAIRS
+    assert record["search"]["steps"] == STEPS
+    assert record["space"]["gamma"]["zero_or"] == [0.1, 1.0]
+    assert record["versions"]["ray"]
+    assert record["wall_seconds"] > 0
+    metrics = read(best / "metrics.json")
+    assert record["winner"] == metrics["trial"]
     assert list(metrics["test"]) == ["tuned", "base", "delete", "copy"]
     assert metrics["test"]["copy"]["exact_copy_rate"] == 1
     with (best / "samples.tsv").open(encoding="utf-8", newline="") as file:
         samples = list(csv.DictReader(file, delimiter="\t"))
-    assert 8 <= len(samples) <= 20
+    assert len(samples) == record["data"]["test"]["pairs"]
     assert all(sample["source"] and sample["reference"] for sample in samples)
     card = (best / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: peft\n")
@@ -259,39 +174,73 @@ def test_what_is_printed_is_only_what_matters(folder: Path, plain_run: Path) -> 
     lines = (folder / "plain.log").read_text(encoding="utf-8").splitlines()
     printed = [line for line in lines if line.strip()]
     assert printed[0].startswith("pairs: ")
-    assert "training examples are longer than max_tokens=32" in printed[1]
+    assert f"training examples are longer than max_tokens={MAX_TOKENS}" in printed[1]
     assert [line[:5] for line in printed[2:4]] == ["[1/2]", "[2/2]"]
     assert any(line.startswith("winner: trial_00") for line in printed)
     assert len(printed) < 20
     assert not any("Warning" in line or "\x1b" in line for line in printed)
 
 
-def test_the_adapter_rewrites_from_the_command_line(plain_run: Path) -> None:
-    command = [sys.executable, "-m", "detox_tune.rewrite", str(plain_run / "best")]
-    texts = ["shut up and listen.", "the damn bus was late."]
-    given = subprocess.run([*command, *texts], capture_output=True, text=True, check=True)
-    piped = subprocess.run(
-        command, input="\n".join(texts), capture_output=True, text=True, check=True
+def test_the_adapter_read_from_disk_scores_as_reported(
+    folder: Path, plain_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    record = read(plain_run / "search.json")
+    config = validated(SearchConfig, record["search"], "search.json")
+    task = build_task(config, load_corpus(config), "base", task_prefixes=["detoxify: "])
+    adapter = load_adapter(plain_run / "best")
+    metrics = read(plain_run / "best" / "metrics.json")
+
+    def scores(outputs: list[str]) -> dict[str, float]:
+        return mean_scores(
+            score_outputs(outputs, task.validation, lexicon=task.lexicon, scorers=task.scorers)
+        )
+
+    # what was reported while it trained is on the cut base, what is exported on the full one
+    sources = [pair.source for pair in task.validation]
+    assert scores(adapter.rewrite(sources)) == pytest.approx(metrics["validation"]["reloaded"])
+    base = adapter.model.get_base_model()
+    assert isinstance(base, PreTrainedModel)
+    assert base.config.vocab_size == metrics["vocabulary"]["of"]
+    assert metrics["vocabulary"]["kept"] == len(task.vocabulary.kept) < metrics["vocabulary"]["of"]
+    cut_vocabulary(base, task.vocabulary)
+    on_cut = rewrite(
+        adapter.model,
+        CutTokenizer(adapter.tokenizer, task.vocabulary),
+        sources,
+        task_prefix=adapter.task_prefix,
+        max_tokens=adapter.max_tokens,
     )
-    assert given.stdout == piped.stdout
-    assert len(given.stdout.splitlines()) == 2
-    assert given.stderr == ""
+    reported = metrics["validation"]["reported"]
+    assert reported.pop("step") in range(EVERY, STEPS + 1, EVERY)
+    assert reported == pytest.approx({name: scores(on_cut)[name] for name in reported})
 
 
-def test_a_dry_run_shows_settings_trials_and_masks_and_writes_nothing(folder: Path) -> None:
-    before = sorted(folder.rglob("*"))
-    command = [
-        sys.executable,
-        "-m",
-        "detox_tune.search",
-        "space.yaml",
-        "--dry-run",
-        "--steps",
-        "48",
-    ]
-    shown = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True).stdout
-    assert "steps: 48" in shown
-    assert "gamma: {'zero_or': (0.1, 1.0)}" in shown
-    assert "trial_005: " in shown
-    assert "[[" in shown
-    assert sorted(folder.rglob("*")) == before
+def test_the_adapter_rewrites_from_the_command_line(plain_run: Path) -> None:
+    texts = ["shut up and listen.", "the damn bus was late."]
+    piped = subprocess.run(
+        [sys.executable, "-m", "detox_tune.rewrite", str(plain_run / "best")],
+        input="\n".join(texts),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert piped.stdout.splitlines() == load_adapter(plain_run / "best").rewrite(texts)
+    assert piped.stderr == ""
+
+
+def test_a_dry_run_shows_settings_and_trials_and_touches_nothing(tmp_path: Path) -> None:
+    (tmp_path / "space.yaml").write_text(SPACE, encoding="utf-8")  # data and base are not there
+    code = "import sys; from detox_tune.search import main; main(); print('torch' in sys.modules)"
+    *shown, loaded_torch = subprocess.run(
+        [sys.executable, "-c", code, "space.yaml", "--dry-run", "--steps", "48"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.splitlines()
+    assert "  steps: 48" in shown
+    assert "  gamma: {'zero_or': (0.1, 1.0)}" in shown
+    assert shown[-1].startswith("  trial_005: ")
+    assert loaded_torch == "False"  # it answers within seconds
+    assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"]

@@ -8,8 +8,6 @@ from typing import Any
 
 import optuna
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from optuna.trial import TrialState
 
 from detox_tune.tuning.searcher import DetoxSearch
@@ -63,13 +61,6 @@ def last(searcher: DetoxSearch) -> optuna.trial.FrozenTrial:
     return searcher.study.trials[-1]
 
 
-def test_the_config_is_what_the_space_returns() -> None:
-    configs = run(searcher_of(), NAMES)
-    assert all(set(config) == {"lora", "rate", "gamma"} for config in configs)
-    assert {config["gamma"] is None for config in configs} == {True, False}
-    assert {config["lora"] for config in configs} == {"first"}
-
-
 @pytest.mark.parametrize(
     ("ended", "state", "value"),
     [
@@ -106,27 +97,12 @@ def test_a_failed_trial_is_told_as_failed(complete: Callable[[DetoxSearch], None
     assert (told.state, told.values, told.intermediate_values) == (TrialState.FAIL, None, {})
 
 
-@given(
-    st.lists(
-        st.tuples(
-            st.integers(0, 10).map(lambda n: n / 10), st.integers(0, 10).map(lambda n: n / 10)
-        ),
-        min_size=1,
-        max_size=6,
-    )
-)
-def test_which_report_speaks_for_a_trial(curve: list[tuple[float, float]]) -> None:
-    searcher = searcher_of(max_copy_rate=0.3)
+def test_a_trial_that_copies_tells_by_how_much_it_misses() -> None:
+    searcher = searcher_of()
     searcher.suggest("a")
-    tell(searcher, "a", [(10 * n, j, c) for n, (j, c) in enumerate(curve, 1)])
-    told = last(searcher)
-    feasible = [j for j, c in curve if c <= 0.3]
-    violation = told.constraints["copy_rate"]
-    assert (violation <= 0) is bool(feasible)
-    if feasible:
-        assert told.value == max(feasible)
-    else:
-        assert violation == min(c for _, c in curve) - 0.3
+    tell(searcher, "a", [(50, 0.2, 0.5), (100, 0.9, 0.8)])
+    assert last(searcher).constraints == {"copy_rate": pytest.approx(0.4)}
+    assert last(searcher).value == 0.2  # of the report that copies least
 
 
 def test_repeated_steps_and_ends_are_no_news() -> None:
@@ -148,16 +124,8 @@ def test_the_same_seed_gives_the_same_search(sampler: str) -> None:
     first = run(searcher_of(sampler=sampler), NAMES)
     assert first == run(searcher_of(sampler=sampler), NAMES)
     assert first != run(searcher_of(sampler=sampler, seed=4), NAMES)
-
-
-def test_tpe_learns_and_random_does_not() -> None:
-    names = [f"trial{n}" for n in range(40)]
-
-    def late_misses(sampler: str) -> float:
-        rates = [config["rate"] for config in run(searcher_of(sampler=sampler), names)]
-        return sum(abs(math.log10(rate) + 2) for rate in rates[10:]) / 30
-
-    assert late_misses("tpe") < 0.7 * late_misses("random")
+    assert all(set(config) == {"lora", "rate", "gamma"} for config in first)
+    assert {config["gamma"] is None for config in first} == {True, False}
 
 
 def test_tpe_prefers_what_is_feasible() -> None:
@@ -179,34 +147,29 @@ def test_tpe_prefers_what_is_feasible() -> None:
     assert share_of_large(0.9) < 0.2
 
 
-def test_a_search_goes_on_after_restore(tmp_path: Path) -> None:
-    whole = run(searcher_of(), NAMES)
-    first = searcher_of(lambda trial: space(trial))  # a closure, which plain pickle refuses
-    assert run(first, NAMES[:7]) == whole[:7]
-    first.suggest("open")
-    first.on_trial_result("open", {"step": 20, "j": 0.3, "copy_rate": 0.0})
-    first.save(str(tmp_path / "searcher"))
-    second = searcher_of(seed=99)
-    second.restore(str(tmp_path / "searcher"))
-    tell(second, "open", [(20, 0.3, 0.0), (40, 0.1, 0.3)], "asha")
-    assert last(second).state == TrialState.PRUNED
-    assert last(second).intermediate_values == {20: 0.3, 40: 0.1}
-    assert last(second).constraints == {"copy_rate": -0.1}
-    assert len(run(second, NAMES[7:])) == 7
+def test_a_restored_search_goes_on_as_if_unbroken(tmp_path: Path) -> None:
+    def ask(searcher: DetoxSearch) -> None:
+        searcher.suggest("open")
+        searcher.on_trial_result("open", {"step": 20, "j": 0.3, "copy_rate": 0.0})
+
+    def answer(searcher: DetoxSearch) -> list[dict[str, Any]]:
+        tell(searcher, "open", [(20, 0.3, 0.0), (40, 0.1, 0.3)], "asha")
+        assert last(searcher).state == TrialState.PRUNED
+        assert last(searcher).intermediate_values == {20: 0.3, 40: 0.1}
+        return run(searcher, NAMES[7:])
+
+    whole = searcher_of(lambda trial: space(trial))  # a closure, which plain pickle refuses
+    run(whole, NAMES[:7])
+    ask(whole)
+    whole.save(str(tmp_path / "searcher"))
+    restored = searcher_of(seed=99)
+    restored.restore(str(tmp_path / "searcher"))
+    assert answer(restored) == answer(whole)
 
 
-def test_restored_proposals_are_those_of_an_unbroken_search(tmp_path: Path) -> None:
-    whole, first, second = searcher_of(), searcher_of(), searcher_of(seed=99)
-    run(first, NAMES[:7])
-    first.save(str(tmp_path / "searcher"))
-    second.restore(str(tmp_path / "searcher"))
-    assert run(second, NAMES[7:]) == run(whole, NAMES)[7:]
-
-
-def test_states_of_a_real_search(search: Any) -> None:
-    names = list(search.results)
-    states = dict(zip(names, [trial.state.name for trial in search.study.trials], strict=True))
-    assert states == {
+def test_what_a_real_search_told(search: Any) -> None:
+    told = dict(zip(search.results, search.study.trials, strict=True))
+    assert {name: trial.state.name for name, trial in told.items()} == {
         "good": "COMPLETE",
         "weak": "PRUNED",
         "copies": "PRUNED",
@@ -215,10 +178,6 @@ def test_states_of_a_real_search(search: Any) -> None:
         "early": "COMPLETE",
         "killed": "COMPLETE",
     }
-
-
-def test_values_of_a_real_search(search: Any) -> None:
-    told = dict(zip(search.results, search.study.trials, strict=True))
     assert told["good"].value == 0.6
     assert told["good"].constraints == {"copy_rate": pytest.approx(-0.05)}
     assert told["weak"].intermediate_values == {20: 0.05, 40: 0.08}

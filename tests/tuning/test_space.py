@@ -1,9 +1,9 @@
 """Search spaces: what is sampled, under which conditions, and what is refused."""
 
+import json
 from pathlib import Path
 from typing import Any
 
-import optuna
 import pytest
 import yaml
 
@@ -47,22 +47,11 @@ def test_samples_keep_bounds_conditions_and_fixed_values() -> None:
     assert 110 < sum(s["learning_rate"] < 1e-3 for s in drawn) < 190
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "random"])
-def test_the_same_seed_gives_the_same_settings(sampler: str) -> None:
-    assert samples(FULL, 20, sampler) == samples(FULL, 20, sampler)
-
-
 def test_the_space_can_be_written_down_and_read_again() -> None:
     space = SearchSpace(yaml.safe_load(FULL))
-    again = SearchSpace(yaml.safe_load(yaml.safe_dump(_plain(space.describe()), sort_keys=False)))
+    again = SearchSpace(json.loads(json.dumps(space.describe())))
     config = SearchConfig(name="x")
     assert list(first_samples(space, config, 10)) == list(first_samples(again, config, 10))
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
-    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
 
 
 def test_a_condition_may_hang_on_a_setting_that_has_one_itself() -> None:
@@ -80,20 +69,17 @@ def test_a_condition_may_hang_on_a_setting_that_has_one_itself() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("gama: 1", r"'gama' is not a setting of a trial; did you mean 'gamma'\?"),
         ("gamma: {rang: [0, 1]}", r"gamma has rang, but .* exactly one of choice, range, zero_or"),
         ("gamma: {range: [0, 1], choice: [1]}", r"exactly one of choice, range, zero_or"),
         ("gamma: {range: [0, 1], lgo: true}", r"gamma: lgo=True"),
         ("gamma: {range: [1]}", r"gamma: range"),
         ("gamma: {range: [0, 1], log: true}", r"lower bound 0, which must be above 0"),
-        ("gamma: {range: [2, 1]}", r"lower bound must be below the upper"),
         ("gamma: {range: [-1, 1]}", r"gamma=-1\.0: .*greater than or equal to 0"),
         ("lora: {range: [0, 1]}", r"lora is not a number, so it takes choice"),
         ("lora: {choice: []}", r"lora: choice=\[\]"),
         ("lora: {choice: [first, frist]}", r"lora='frist': .*'first' or 'second'"),
         ("batch_size: {range: [1.5, 4]}", r"batch_size counts whole things"),
         ("mask_strategy: toxc_only", r"mask_strategy='toxc_only'"),
-        ("context_window: 2", r"context_window=2 is only read with mask_strategy toxic_context"),
         (
             "mask_strategy: {choice: [none, toxic_context]}\ncontext_window: {range: [1, 2]}",
             r"context_window=1\.0 is only read .* add `when: \{mask_strategy: toxic_context\}`",
@@ -146,11 +132,8 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"trials: [1", r"mine\.yaml:1: not valid YAML"),
-        (b"trials: 3\ntrials: 4\n", r"mine\.yaml:2: .*'trials' stands twice"),
         (b"- a\n- b\n", r"must map setting names to values"),
         (b"trial: 3\n", r"trial=3 must map settings"),
-        (b"trails: 3\n", r"'trails' is not a setting here; did you mean 'trials'\?"),
         (b"name: \xff\n", r"is not UTF-8 text \(byte 6\)"),
     ],
 )
@@ -162,22 +145,6 @@ def test_wrong_files_are_one_line(tmp_path: Path, content: bytes, message: str) 
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_names_the_spaces_beside_it(tmp_path: Path) -> None:
-    (tmp_path / "other.yaml").write_text("trials: 1\n", encoding="utf-8")
-    with pytest.raises(UserError, match=r"no such file; spaces there: other\.yaml"):
-        load_space(tmp_path / "mine.yaml", {})
-    with pytest.raises(UserError, match=r"is a folder"):
+def test_a_folder_is_no_space(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"is a folder; give the path of a YAML space"):
         load_space(tmp_path, {})
-
-
-def test_conditions_are_sampled_before_what_depends_on_them() -> None:
-    space = SearchSpace(yaml.safe_load(FULL))
-    order = space.searched
-    assert order.index("mask_strategy") < order.index("context_window")
-    study = optuna.create_study()
-    names = set()
-    for _ in range(30):
-        trial = study.ask()
-        space(trial)
-        names |= set(trial.params)
-    assert "context_window" in names

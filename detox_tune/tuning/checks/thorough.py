@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -157,9 +158,9 @@ def _heaviest_step(
 
 @contextmanager
 def _threads_of_a_trial(config: SearchConfig) -> Iterator[None]:
-    """As many threads as Ray gives a trial; as before afterwards."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(max(1, int(config.cpus_per_trial)))
+    """As many threads as Ray gives a trial, if there are cores for them; as before afterwards."""
+    before, cores = torch.get_num_threads(), os.cpu_count() or 1
+    torch.set_num_threads(max(1, min(cores, int(config.cpus_per_trial))))
     try:
         yield
     finally:
