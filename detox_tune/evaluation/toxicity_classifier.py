@@ -73,7 +73,8 @@ class ToxicityClassifier:
         ngrams = self._ngrams.decision_function(list(map(comparable, texts)))
         columns = np.column_stack([ngrams, known])
         # The last bits would depend on what else is in the batch.
-        return np.round(self._weighing.predict_proba(columns)[:, 1], 9)
+        probabilities = np.round(self._weighing.predict_proba(columns)[:, 1], 9)
+        return np.asarray(probabilities, dtype=np.float64)
 
 
 def fit_pairs(

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from ray.tune import Checkpoint, Result
 
+from detox_tune.evaluation.scores import SCORES
 from detox_tune.tuning.results import (
     COLUMNS,
-    SCORES,
     best_report,
     feasible_j,
     find_winner,
