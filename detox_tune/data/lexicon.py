@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import regex
 
+from detox_tune.data.file_formats import undecodable
 from detox_tune.data.readers import (
     LANGUAGE_COLUMNS,
     LEXICON_SUFFIXES,
@@ -19,7 +20,6 @@ from detox_tune.data.readers import (
     read_table,
     row_languages,
     stem_language,
-    undecodable,
 )
 from detox_tune.data.text import (
     CHARACTER,

@@ -12,9 +12,9 @@ from pathlib import Path
 import regex
 
 from detox_tune.data.columns import Columns, find_columns
+from detox_tune.data.file_formats import Row, undecodable
 from detox_tune.data.readers import (
     TABLE_SUFFIXES,
-    Row,
     Table,
     files_in,
     is_hub_name,
@@ -24,7 +24,6 @@ from detox_tune.data.readers import (
     row_languages,
     shown,
     stem_language,
-    undecodable,
 )
 from detox_tune.data.spans import load_spans, locate, span_strings
 from detox_tune.data.text import fold_spaces, sentence_key

@@ -9,16 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from detox_tune.data.file_formats import Row, undecodable
 from detox_tune.data.pairs import MAX_BAD_SHARE, BadRow, bad_rows_report, counts_of_reasons
 from detox_tune.data.readers import (
     TABLE_SUFFIXES,
-    Row,
     Table,
     files_in,
     read_table,
     row_languages,
     shown,
-    undecodable,
 )
 from detox_tune.data.text import fold_spaces, sentence_key
 from detox_tune.errors import UserError, nearest

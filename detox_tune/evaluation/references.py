@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detox_tune.data.columns import find_columns
+from detox_tune.data.file_formats import Row
 from detox_tune.data.pairs import LoadedPairs, Pair, load_pairs
 from detox_tune.data.readers import (
     TABLE_SUFFIXES,
-    Row,
     Table,
     files_in,
     read_table,

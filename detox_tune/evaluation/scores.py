@@ -90,7 +90,7 @@ def score_outputs(
 
     Returns:
         One row per output, with the columns of SCORES, each in [0, 1] (nan where it is not
-        defined), and `label` (`OutputLabel`).
+        defined; the official set's cosines may be negative), and `label` (`OutputLabel`).
 
     Raises:
         UserError: There are no outputs, or not as many as pairs; or the lexicon lacks a language.
@@ -177,7 +177,7 @@ class OncePerItem(Generic[Item]):
     """A function of many items that is asked once for each distinct item, ever.
 
     It saves time (the sources come back with every system) and makes equal items exactly equal in
-    value. It keeps a value for every item seen, so it lives no longer than an evaluation.
+    value. It keeps a value for every item that it has seen.
     """
 
     def __init__(self, function: Callable[[Sequence[Item]], NDArray[np.float64]]) -> None:

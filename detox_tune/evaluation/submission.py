@@ -10,14 +10,13 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from detox_tune.data.file_formats import Row, undecodable
 from detox_tune.data.readers import (
     LANGUAGE_COLUMNS,
     LEXICON_SUFFIXES,
-    Row,
     Table,
     read_table,
     shown,
-    undecodable,
 )
 from detox_tune.data.text import fold_spaces
 from detox_tune.errors import UserError

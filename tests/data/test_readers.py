@@ -10,10 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from detox_tune.data.file_formats import Row
 from detox_tune.data.readers import (
     LANGUAGES,
     LEXICON_SUFFIXES,
-    Row,
     Table,
     files_in,
     is_hub_name,

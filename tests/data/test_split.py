@@ -113,19 +113,6 @@ def test_a_language_with_too_few_pairs_is_named() -> None:
         split_pairs(same, seed=0)
 
 
-@pytest.mark.parametrize(
-    ("validation", "test", "message"),
-    [
-        (0, 0.1, "validation_share is 0, it must be above 0 and below 1"),
-        (0.1, 1.5, "test_share is 1.5, it must be"),
-        (0.5, 0.5, "validation_share 0.5 and test_share 0.5 leave nothing to train on"),
-    ],
-)
-def test_shares_that_cannot_be(validation: float, test: float, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        split_pairs(make(50), seed=0, validation_share=validation, test_share=test)
-
-
 def test_fixed_splits_that_contradict() -> None:
     twice = [Pair("Idiot!", ("x",), "en", split="train"), Pair("idiot", ("x",), "en", split="test")]
     with pytest.raises(UserError, match=r"the data put 'Idiot!' into test and train; a sentence"):

@@ -1,4 +1,4 @@
-"""Makes the embedded corpus from hand-written scenes and rewordings, one YAML file a language.
+"""Makes the embedded corpus from hand-written scenes and rewordings, one YAML file per language.
 
 A *scene* is a handful of natural clauses that belong together (the bus, the office, the zoo). A
 sentence is one clause, or two of one scene, in the order in which things happen. It becomes toxic

@@ -1,4 +1,4 @@
-"""The hand-written files of the embedded corpus, read and checked: one YAML file a language.
+"""The hand-written files of the embedded corpus, read and checked: one YAML file per language.
 
 Marks in the clauses of a scene: ``[class:text]`` takes a word of ``deletions`` before or after it;
 ``{class:text}`` can be replaced by an insult of ``replacements``; ``[p:{n:driver}]`` is both;
