@@ -25,9 +25,9 @@ batch_size: 8
 """
 
 
-def samples(text: str, n: int, sampler: Any = "random") -> list[dict[str, Any]]:
+def samples(text: str, n: int) -> list[dict[str, Any]]:
     space = SearchSpace(yaml.safe_load(text))
-    return list(first_samples(space, SearchConfig(name="x", sampler=sampler), n))
+    return list(first_samples(space, SearchConfig(name="x", sampler="random"), n))
 
 
 def test_samples_keep_bounds_conditions_and_fixed_values() -> None:
