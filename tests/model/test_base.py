@@ -29,7 +29,7 @@ def lora_gradients(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-def dequantised(model: PreTrainedModel) -> PreTrainedModel:
+def with_plain_layers(model: PreTrainedModel) -> PreTrainedModel:
     """The slow obvious counterpart: every 4-bit layer as a plain bfloat16 linear layer."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
@@ -68,7 +68,7 @@ def test_gradients_after_evaluation_are_those_before_and_those_of_plain_layers(
     after = lora_gradients(adapted)
 
     plain_base, _ = load_base(str(tiny_base), quantization="nf4")
-    plain = lora_gradients(add_lora(dequantised(plain_base), approach, seed=1))  # type: ignore[arg-type]
+    plain = lora_gradients(add_lora(with_plain_layers(plain_base), approach, seed=1))  # type: ignore[arg-type]
     assert before.keys() == after.keys() == plain.keys()
     assert any(gradient.abs().max() > 0 for gradient in before.values())
     for name, gradient in before.items():
