@@ -105,7 +105,11 @@ MISTAKES: dict[str, tuple[Callable[[], None], str, str]] = {
     ),
     "bad rows": (data(pairs_tsv(good=20, bad=3)), "--data en.tsv", "3 of 23 rows are bad"),
     "too few pairs": (data(pairs_tsv(good=2, bad=0)), "--data en.tsv", "has 2 different sentences"),
-    "another language": (data("Trottel\n", "de.txt"), "--lexicon .", "'en': . has lexicons for de"),
+    "another language": (
+        data("Trottel\n", "de.txt"),
+        "--lexicon .",
+        "'en': . has no lexicon for it",
+    ),
     "no such lexicon": (nothing, "--lexicon words.txt", "words.txt: no such file"),
     "a penalty without toxic words": (
         trial("gamma: 0.5"),

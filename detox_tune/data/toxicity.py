@@ -22,6 +22,8 @@ from detox_tune.data.readers import (
 from detox_tune.data.text import fold_spaces, sentence_key
 from detox_tune.errors import UserError, nearest
 
+_COLUMNS = ("text", "toxic")
+_NEEDED = "labelled texts, which need the columns text and toxic"
 _LABELS = {"0": False, "1": True, "false": False, "true": True}
 
 
@@ -77,7 +79,7 @@ def load_toxicity_data(path: Path, languages: Collection[str] | None = None) -> 
     for table in _tables(path):
         of_rows = row_languages(table, wanted)
         seen.update(filter(None, of_rows))
-        text, label = (table.find(name, "the column's name") for name in ("text", "toxic"))
+        text, label = (table.find(name, _NEEDED) for name in _COLUMNS)
         for row, language in zip(table.rows, of_rows, strict=True):
             # A row that could not be cut may be of any language: it counts.
             if row.problem or not language or not wanted or language in wanted:

@@ -130,9 +130,12 @@ def score_outputs(
 
 
 def mean_scores(scored: pd.DataFrame) -> dict[str, float]:
-    """The mean of every score over the samples that have it, and `n`, the number of samples."""
-    means = {name: float(value) for name, value in scored[list(SCORES)].mean().items()}
-    return {**means, "n": float(len(scored))}
+    """The mean of every score over the samples that have it, and `n`, the number of samples.
+
+    A score that no sample has is left out.
+    """
+    means = scored[list(SCORES)].mean().dropna()
+    return {**{str(name): float(mean) for name, mean in means.items()}, "n": float(len(scored))}
 
 
 def sentence_chrf(

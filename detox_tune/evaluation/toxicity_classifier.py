@@ -154,7 +154,7 @@ def _fit(
         if count < MIN_TEXTS:
             raise UserError(
                 f"{count} {name} texts in language {language!r}: the embedded toxicity classifier "
-                f"needs at least {MIN_TEXTS}; give more pairs or a larger training share"
+                f"needs at least {MIN_TEXTS}; give more pairs, or leave the language out"
             )
     folded = list(map(comparable, texts))
     # The features are fitted once, on all texts: labels play no part in them.

@@ -127,7 +127,10 @@ def test_the_report_shows_five_bad_rows_and_counts_the_rest(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("header", "message"),
     [
-        ("sentence\ttoxic", r"no column 'text'; it has 'sentence', 'toxic'.*name"),
+        (
+            "sentence\ttoxic",
+            r"no column 'text' for labelled texts, which need .*; valid: sentence, toxic",
+        ),
         ("text\ttoxicity", r"no column 'toxic'.*; did you mean 'toxicity'"),
     ],
 )

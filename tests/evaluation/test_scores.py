@@ -160,6 +160,7 @@ def test_a_set_without_a_model_for_2025_gives_nan() -> None:
         ["you are wrong"], PAIRS[:1], lexicon=LEXICON, scorers=TableScorers(with_2025=False)
     )
     assert frame["j_2025"].isna().all()
+    assert "j_2025" not in mean_scores(frame)
     assert frame[["j", "sta", "sim", "fl"]].notna().all(axis=None)
 
 

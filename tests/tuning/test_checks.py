@@ -191,9 +191,9 @@ def test_only_the_language_at_fault_is_blamed(make: Make, corpus: Corpus) -> Non
     """Spanish has no words in the lexicon, and its pairs are all too long; Russian is unknown."""
     others = [
         Pair(" ".join(["idiota"] * (9 + i)), (" ".join(["hombre"] * (9 + i)),), "es")
-        for i in range(10)
+        for i in range(14)
     ]
-    others += [Pair(f"ты дурак {i}", (f"ты не {i}",), "ru") for i in range(10)]
+    others += [Pair(f"ты дурак {i}", (f"ты не {i}",), "ru") for i in range(14)]
     lexicon = Lexicon({"en": embedded_lexicon().entries("en"), "es": (), "ru": ["дурак"]})
     rows = quick(make(lexicon, [*corpus.splits.train, *others], max_tokens=26), max_tokens=26)
     assert rows["sentences en"].status is Status.WARN
@@ -261,7 +261,10 @@ def test_labels_and_a_penalty_without_a_token(task: Task, share: float, status: 
 
 @pytest.mark.parametrize(
     ("name", "text", "seen"),
-    [("en.txt", "\n \n", "the file is empty"), ("de.txt", "Trottel\n", "has lexicons for de only")],
+    [
+        ("en.txt", "\n \n", "the file is empty"),
+        ("de.txt", "Trottel\n", "has no lexicon for it; valid: de"),
+    ],
 )
 def test_a_lexicon_file_that_cannot_serve_is_a_row(
     pairs_file: Path, tmp_path: Path, name: str, text: str, seen: str

@@ -86,7 +86,7 @@ def test_a_condition_may_hang_on_a_setting_that_has_one_itself() -> None:
         ),
         (
             "lora: {choice: [first, second]}\ngamma: {range: [0, 1], when: {lora: fourth}}",
-            r"gamma waits for lora='fourth', which no trial has; did you mean 'first'",
+            r"gamma waits for lora='fourth', which no trial has; valid: first, second",
         ),
         ("gamma: {range: [0, 1], when: {lora: first}}", r"depends on 'lora', which the space"),
         (
