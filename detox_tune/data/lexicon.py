@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import regex
 
+from detox_tune.data.deletion import delete_spans
 from detox_tune.data.file_formats import undecodable
 from detox_tune.data.readers import (
     LANGUAGE_COLUMNS,
@@ -29,8 +30,6 @@ from detox_tune.data.text import (
     fold,
     fold_spaces,
     fold_word,
-    merge_spans,
-    words,
 )
 from detox_tune.errors import UserError, nearest
 
@@ -147,12 +146,7 @@ class Lexicon:
         brackets and quotes that are left empty, a hyphen or `#` that is left alone, one of two
         commas that meet, and punctuation that would begin the text.
         """
-        kept = []
-        position = 0
-        for start, end in _whole_words(text, language, self.spans(text, language)):
-            kept.append(text[position:start])
-            position = end
-        return _close_gaps(_GAP.join([*kept, text[position:]]))
+        return delete_spans(text, language, self.spans(text, language))
 
     def _require(self, language: str) -> None:
         if language not in self._entries:
@@ -247,45 +241,6 @@ def _pieces(text: str, language: str) -> list[_Piece]:
         else:  # folding split it: `…` became three dots, `½` a fraction
             pieces += [_Piece(start, end, part) for part in pattern.findall(folded)]
     return pieces
-
-
-# What is left around deleted words is made good in this order. _GAP stands where a span stood.
-_GAP = "\uffff"
-_OPENING = r"[(\[{<«„“‘\"'「『（]"
-_CLOSING = r"[)\]}>»“”’\"'」』）]"
-_COMMA = r"[,;:،؛，、；：]"
-_STOP = r"[,;:.!?…،؛؟。，、！？；：।]"
-_GAP_RULES = [
-    (regex.compile(pattern), replacement)
-    for pattern, replacement in (
-        (rf"(?<!\w)[#@]{_GAP}(?!\w)", _GAP),  # `#` with nothing to hold on to
-        (rf"(?<=\w)-{_GAP}-(?=\w)", "-"),
-        (rf"(?<=\w)-{_GAP}(?!\w)|(?<!\w){_GAP}-(?=\w)", _GAP),  # a hyphen that joins nothing
-        (rf"{_OPENING}\s*{_GAP}\s*{_CLOSING}", _GAP),
-        (rf"{_GAP}(?:\s*{_COMMA}?\s*{_GAP})+", _GAP),
-        (rf"{_COMMA}\s*{_GAP}(?=\s*{_STOP})", _GAP),
-        (rf"(?:^|(?<={_OPENING})){_GAP}(?:\s*{_STOP})*\s*", ""),
-        (rf"\s+{_GAP}(?={_STOP}|{_CLOSING})", ""),
-    )
-]
-
-
-def _close_gaps(text: str) -> str:
-    for pattern, replacement in _GAP_RULES:
-        text = pattern.sub(replacement, text)
-    return fold_spaces(text.replace(_GAP, ""))
-
-
-def _whole_words(
-    text: str, language: str, spans: Iterable[tuple[int, int]]
-) -> tuple[tuple[int, int], ...]:
-    """The spans, grown to the words that they lie in."""
-    edges = [(word.start, word.end) for word in words(text, language)]
-    grown = []
-    for start, end in spans:
-        touched = [edge for edge in edges if edge[0] < end and start < edge[1]]
-        grown.append((min([start, *(s for s, _ in touched)]), max([end, *(e for _, e in touched)])))
-    return merge_spans(grown)
 
 
 def _entries(table: Table, languages: Sequence[str]) -> Iterator[tuple[str, str]]:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import regex
-
+from detox_tune.data.cells import BadCell, sentence
 from detox_tune.data.columns import Columns, find_columns
-from detox_tune.data.file_formats import Row, undecodable
+from detox_tune.data.file_formats import Row
 from detox_tune.data.readers import (
     TABLE_SUFFIXES,
     Table,
@@ -26,15 +24,13 @@ from detox_tune.data.readers import (
     stem_language,
 )
 from detox_tune.data.spans import load_spans, locate, span_strings
-from detox_tune.data.text import fold_spaces, sentence_key
+from detox_tune.data.text import sentence_key
 from detox_tune.errors import UserError, nearest
 
 MAX_BAD_SHARE = 0.05
 """More bad rows than this share of all rows stop the loading unless they are allowed."""
 
 _SHOWN_BAD_ROWS = 5
-_CONTROL = regex.compile(r"[\p{Cc}--[\t\n\r]]", regex.V1)
-_VISIBLE = regex.compile(r"[^\p{Z}\p{C}\p{DI}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,9 +97,9 @@ def load_pairs(
     """Read pairs, drop the bad rows, and make one pair of the rows with one source.
 
     Args:
-        data: a tsv, csv, jsonl or parquet file, a folder of such files, or a hub
-            data set such as `textdetox/multilingual_paradetox`. Splits of a hub data set are
-            pooled; those that are languages give the language of their rows.
+        data: a tsv, csv, jsonl or parquet file, a folder of such files, or a hub data set such as
+            `textdetox/multilingual_paradetox`. All splits of a hub data set are used; a split
+            named after a language gives the language of its rows.
         languages: codes to keep; all if empty.
         source_column: column of toxic sentences; by default the first of a known name.
         reference_columns: columns of neutral sentences, or one column of lists of them; by default
@@ -133,23 +129,10 @@ def load_pairs(
             if row.problem or not language or not languages or language in languages:
                 collector.add(table.file, row, language, columns)
     bad_rows = tuple(collector.bad_rows)
-    if len(bad_rows) > MAX_BAD_SHARE * collector.n_rows and not allow_bad_rows:
-        raise UserError(
-            f"{data}: {len(bad_rows)} of {collector.n_rows} rows are bad "
-            f"({counts_of_reasons(bad_rows)}; the first is {bad_rows[0]}), at most "
-            f"{MAX_BAD_SHARE:.0%} may be; mend them or allow them (allow_bad_rows)"
-        )
+    if not allow_bad_rows:
+        _refuse_many_bad_rows(data, bad_rows, collector.n_rows)
     there = {language for language, _ in collector.drafts}
-    for language in languages:
-        if language not in there:
-            others = seen - {language}
-            if Path(data).is_dir():
-                others.update(language_files(Path(data), TABLE_SUFFIXES))
-            raise UserError(
-                f"language {language!r}: {data} has no pairs for it; {nearest(language, others)}"
-            )
-    if not there:
-        raise UserError(f"{data}: no pairs; give data with toxic sentences and neutral ones")
+    _require_pairs(data, languages, there, seen)
     if spans is not None:
         _join_spans(collector.drafts, spans, sorted(there))
     pairs = tuple(
@@ -166,18 +149,6 @@ class _Draft:
     spans: dict[str, None] = field(default_factory=dict)
 
 
-class _BadCell(Exception):
-    """Why a cell holds no sentence; the first argument is the reason, the second the detail."""
-
-    @property
-    def reason(self) -> str:
-        return str(self.args[0])
-
-    @property
-    def detail(self) -> str:
-        return str(self.args[1]) if len(self.args) > 1 else ""
-
-
 class _Collector:
     """Takes rows one by one; holds the pairs in the making and the bad rows."""
 
@@ -191,12 +162,12 @@ class _Collector:
         self.n_rows += 1
         try:
             if row.problem:
-                raise _BadCell("not text", row.problem)
+                raise BadCell("not text", row.problem)
             if not language:
-                raise _BadCell("missing language")
-            source = self._sentence(row.values[columns.source], "source")
+                raise BadCell("missing language")
+            source = sentence(row.values[columns.source], "source", self.max_characters)
             references = self._references(row, columns, source)
-        except _BadCell as bad:
+        except BadCell as bad:
             text = " | ".join(str(value) for value in row.values if value is not None)
             self.bad_rows.append(BadRow(file, row.line, bad.reason, bad.detail, shown(text)))
             return
@@ -211,8 +182,8 @@ class _Collector:
         fault = "missing reference"
         for value in _flat(row.values[place] for place in columns.references):
             try:
-                reference = self._sentence(value, "reference")
-            except _BadCell as bad:
+                reference = sentence(value, "reference", self.max_characters)
+            except BadCell as bad:
                 if bad.reason in ("not text", "over-long"):
                     raise
                 if fault == "missing reference":
@@ -223,27 +194,8 @@ class _Collector:
             else:
                 references.append(reference)
         if not references:
-            raise _BadCell(fault)
+            raise BadCell(fault)
         return references
-
-    def _sentence(self, value: object, side: str) -> str:
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            raise _BadCell(f"missing {side}")
-        if not isinstance(value, str):
-            raise _BadCell("not text", f"the {side} is of type {type(value).__name__}")
-        if not value.isprintable():  # so there is something that may not be text
-            if undecodable(value):
-                raise _BadCell("not text", f"the {side} has bytes that are not UTF-8")
-            if control := _CONTROL.search(value):
-                code = f"U+{ord(control.group()):04X}"
-                raise _BadCell("not text", f"the {side} has the control character {code}")
-        if not _VISIBLE.search(value):
-            raise _BadCell(f"empty {side}")
-        sentence = fold_spaces(value)
-        if len(sentence) > self.max_characters:
-            length = f"the {side} has {len(sentence)} characters, at most {self.max_characters}"
-            raise _BadCell("over-long", length)
-        return sentence
 
 
 def _flat(values: Iterator[object]) -> Iterator[object]:
@@ -268,6 +220,29 @@ def _tables(data: str, languages: Sequence[str]) -> Iterator[Table]:
         yield from read_hub(data)
 
 
+def _refuse_many_bad_rows(data: str, bad_rows: Sequence[BadRow], n_rows: int) -> None:
+    if len(bad_rows) > MAX_BAD_SHARE * n_rows:
+        raise UserError(
+            f"{data}: {len(bad_rows)} of {n_rows} rows are bad ({counts_of_reasons(bad_rows)}; "
+            f"the first is {bad_rows[0]}), at most {MAX_BAD_SHARE:.0%} may be; mend them or allow "
+            "them (allow_bad_rows)"
+        )
+
+
+def _require_pairs(data: str, languages: Sequence[str], there: Set[str], in_rows: Set[str]) -> None:
+    """Each of `languages` has pairs; `in_rows` are those that rows have, bad rows included."""
+    for language in languages:
+        if language not in there:
+            others = in_rows - {language}
+            if Path(data).is_dir():
+                others |= language_files(Path(data), TABLE_SUFFIXES).keys()
+            raise UserError(
+                f"language {language!r}: {data} has no pairs for it; {nearest(language, others)}"
+            )
+    if not there:
+        raise UserError(f"{data}: no pairs; give data with toxic sentences and neutral ones")
+
+
 def _join_spans(drafts: dict[tuple[str, str], _Draft], path: str, languages: Sequence[str]) -> None:
     annotated = load_spans(path, languages)
     joined = 0
@@ -283,7 +258,7 @@ def _join_spans(drafts: dict[tuple[str, str], _Draft], path: str, languages: Seq
 
 
 def bad_rows_report(kept: str, bad_rows: Sequence[BadRow]) -> str:
-    """What was read and kept, the first five bad rows, then the count per reason; a line each."""
+    """What was read and kept, the first five bad rows, then the count per reason."""
     lines = [f"{kept}, {len(bad_rows)} rows dropped"]
     lines += [f"  {row}" for row in bad_rows[:_SHOWN_BAD_ROWS]]
     if len(bad_rows) > _SHOWN_BAD_ROWS:

@@ -1,8 +1,6 @@
 """The embedded corpus: sizes, splits that share nothing, variety, and a lexicon that fits."""
 
-import os
-import subprocess
-import sys
+import hashlib
 from collections import Counter
 from importlib import resources
 from itertools import combinations
@@ -76,10 +74,6 @@ def literal_stretches(texts: list[str]) -> list[str]:
     return [stretch for stretch in stretches if len(stretch.split()) >= 5]
 
 
-def deletes_well(pair: Pair, lexicon: Lexicon) -> bool:
-    return lexicon.delete(pair.source, pair.language) in pair.references
-
-
 def test_a_clause_is_cut_at_its_marks() -> None:
     assert [
         piece for piece in pieces("the [p:{pl:boys}] saw {place:it} and [mud]") if piece.text
@@ -112,14 +106,19 @@ def test_sentences_are_clean_text(pairs: list[Pair], language: str) -> None:
             assert not regex.search(r"\ba [aeio]|\ban (?!hour|[aeiou])", text), text
 
 
-def test_corpus_does_not_depend_on_hash_order(all_pairs: tuple[Pair, ...]) -> None:
-    code = """from detox_tune.data.embedded import embedded_pairs, embedded_sentences
-print(embedded_pairs()[7], embedded_sentences()[7])"""
-    environment = {**os.environ, "PYTHONHASHSEED": "77"}
-    result = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == f"{all_pairs[7]} {embedded_sentences()[7]}"
+def test_the_corpus_is_fixed_and_made_once(all_pairs: tuple[Pair, ...]) -> None:
+    # Published numbers were measured on these. The digests also hold the corpus free of the order
+    # of sets, which differs from process to process.
+    digests = {
+        "pairs": "575c656844d055efc92ac8467f68f8436204123127f89fdd75794863bf39e6bc",
+        "sentences": "635ea1c08fd51e1a55cdf9486a308d53677fa4575324cb07c6431b2596ec22a3",
+    }
+    made = {"pairs": all_pairs, "sentences": embedded_sentences()}
+    for name, items in made.items():
+        text = "\n".join(map(str, items))
+        assert hashlib.sha256(text.encode()).hexdigest() == digests[name], name
+    assert embedded_pairs() is all_pairs
+    assert embedded_sentences(["es", "en"]) is embedded_sentences()
 
 
 def test_splits_share_no_sentence_scene_clause_or_rewording(
@@ -191,9 +190,10 @@ def test_lexicon_finds_sources_and_spares_references(
 
 def test_deletion_solves_a_minority(pairs: list[Pair], lexicon: Lexicon) -> None:
     for split in SPLITS:
-        chosen = of_split(pairs, split)
-        solved = sum(deletes_well(pair, lexicon) for pair in chosen) / len(chosen)
-        assert 0.1 <= solved <= 0.25, (split, solved)
+        # A thousand training pairs, which are shuffled, say as much as 12,000.
+        chosen = of_split(pairs, split)[:1000]
+        solved = [lexicon.delete(p.source, p.language) in p.references for p in chosen]
+        assert 0.1 <= sum(solved) / len(chosen) <= 0.25, split
 
 
 def test_insults_are_replaced_by_their_fixed_words(pairs: list[Pair], raw: dict[str, Any]) -> None:
@@ -216,7 +216,6 @@ def test_denoiser_text_is_large_and_of_the_training_side(
 ) -> None:
     sentences = embedded_sentences()
     assert len(sentences) == len(set(sentences)) == 24_000 * len(LANGUAGES)
-    assert embedded_sentences() == sentences
     held_out = [pair for pair in all_pairs if pair.split != "train"]
     assert not {text for p in held_out for text in (p.source, *p.references)} & set(sentences)
     joined = "\n".join(sentences)
@@ -228,6 +227,6 @@ def test_denoiser_text_is_large_and_of_the_training_side(
 
 
 def test_denoiser_text_mixes_toxic_and_neutral(lexicon: Lexicon) -> None:
-    sentences = embedded_sentences()
+    sentences = embedded_sentences()[:4000]
     toxic = [text for text in sentences if any(lexicon.spans(text, name) for name in LANGUAGES)]
     assert 0.25 <= len(toxic) / len(sentences) <= 0.75

@@ -2,7 +2,6 @@
 
 import csv
 import json
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +16,18 @@ from detox_tune.errors import UserError
 ROWS = [("you idiot", "you person"), ("what a jerk", "what a man"), ("dumb move", "bad move")]
 
 
-def write_rows(path: Path, rows: list[tuple[str | None, ...]], *columns: str) -> str:
-    """Rows in the form that the ending of the path calls for."""
+def write(path: Path, columns: str, *rows: tuple[Any, ...]) -> str:
+    """Rows in the form that the ending of the path calls for; `columns` are separated by spaces."""
+    names = columns.split()
     if path.suffix == ".parquet":
-        pq.write_table(pa.table(dict(zip(columns, zip(*rows, strict=True), strict=True))), path)
+        pq.write_table(pa.table(dict(zip(names, zip(*rows, strict=True), strict=True))), path)
     elif path.suffix == ".jsonl":
-        records = [json.dumps(dict(zip(columns, row, strict=True))) for row in rows]
-        path.write_text("\n".join(records))
+        path.write_text("\n".join(json.dumps(dict(zip(names, row, strict=True))) for row in rows))
     else:
-        separator = "\t" if path.suffix == ".tsv" else ","
-        lines = [separator.join(cell or "" for cell in row) for row in [columns, *rows]]
-        path.write_text("\n".join(lines))
+        with path.open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file, delimiter="\t" if path.suffix == ".tsv" else ",").writerows(
+                [names, *rows]
+            )
     return str(path)
 
 
@@ -36,44 +36,33 @@ def tsv(path: Path, content: str) -> str:
     return str(path)
 
 
-def good(n: int) -> str:
-    return "".join(f"you idiot {i}\tyou person {i}\n" for i in range(n))
-
-
 @pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl", ".parquet"])
 def test_every_form_gives_the_same_pairs(tmp_path: Path, suffix: str) -> None:
-    data = write_rows(tmp_path / f"en{suffix}", list(ROWS), "toxic", "neutral")
-    loaded = load_pairs(data)
+    loaded = load_pairs(write(tmp_path / f"en{suffix}", "toxic neutral", *ROWS))
     assert loaded.pairs == tuple(Pair(source, (reference,), "en") for source, reference in ROWS)
     assert (loaded.bad_rows, loaded.n_rows) == ((), 3)
 
 
 @pytest.mark.parametrize(
-    ("source", "reference"),
+    "columns",
     [
-        ("toxic", "neutral1"),
-        ("toxic_sentence", "neutral_sentence"),
-        ("Toxic Comment", "Neutral Comment"),
-        ("en_toxic_comment", "en_neutral_comment"),
-        ("source", "reference"),
-        ("source", "references"),
-        ("source_text", "target"),
-        ("input", "output"),
+        "id\ttoxic\tneutral1",
+        "id\ttoxic_sentence\tneutral_sentence",
+        "id\tToxic Comment\tNeutral Comment",
+        "id\ten_toxic_comment\ten_neutral_comment",
+        "id\tsource\treference",
+        "id\tsource_text\ttarget",
+        "id\tinput\toutput",
+        "source\ttoxic\tneutral",  # `toxic` comes before `source`, wherever they stand
     ],
 )
-def test_known_column_names(tmp_path: Path, source: str, reference: str) -> None:
-    data = write_rows(tmp_path / "en.tsv", [("note", *ROWS[0])], "id", source, reference)
+def test_known_column_names(tmp_path: Path, columns: str) -> None:
+    data = tsv(tmp_path / "en.tsv", f"{columns}\nnote\tyou idiot\tyou person\n")
     assert load_pairs(data).pairs == (Pair("you idiot", ("you person",), "en"),)
 
 
-def test_toxic_wins_over_source_whatever_the_order_of_columns(tmp_path: Path) -> None:
-    rows: list[tuple[str | None, ...]] = [("reddit", "you person", "you idiot")]
-    data = write_rows(tmp_path / "en.tsv", rows, "source", "neutral", "toxic")
-    assert load_pairs(data).pairs[0].source == "you idiot"
-
-
 def test_columns_that_the_user_names(tmp_path: Path) -> None:
-    data = write_rows(tmp_path / "x.csv", [("a", "b", "c", "de")], "toxic", "bad", "good", "code")
+    data = write(tmp_path / "x.csv", "toxic bad good code", ("a", "b", "c", "de"))
     loaded = load_pairs(
         data, source_column="bad", reference_columns=["good", "toxic"], language_column="code"
     )
@@ -81,71 +70,54 @@ def test_columns_that_the_user_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("columns", "arguments", "message"),
     [
-        ({"source_column": "toxc"}, "no column 'toxc' for source_column; did you mean 'toxic'"),
         (
+            "toxic neutral",
+            {"source_column": "toxc"},
+            "no column 'toxc' for source_column; did you mean 'toxic'",
+        ),
+        (
+            "toxic neutral",
             {"reference_columns": ["neutral2"]},
             "no column 'neutral2' for reference_columns; did you mean 'neutral'",
         ),
         (
+            "toxic neutral",
             {"language_column": "lang"},
             "no column 'lang' for language_column; valid: neutral, toxic",
         ),
-        ({"source_column": "neutral"}, "column 'neutral' is both source and reference"),
+        ("toxic neutral", {"source_column": "neutral"}, "'neutral' is both source and reference"),
+        ("a neutral", {}, "hold the toxic sentence; it has 'a', 'neutral'; set source_column"),
+        ("toxic b", {}, "hold the neutral sentence; it has 'toxic', 'b'; set reference_columns"),
     ],
 )
 def test_columns_that_are_not_there(
-    tmp_path: Path, arguments: dict[str, Any], message: str
+    tmp_path: Path, columns: str, arguments: dict[str, Any], message: str
 ) -> None:
-    data = write_rows(tmp_path / "en.tsv", list(ROWS), "toxic", "neutral")
     with pytest.raises(UserError, match=message):
-        load_pairs(data, **arguments)
+        load_pairs(write(tmp_path / "en.tsv", columns, *ROWS), **arguments)
 
 
-def test_columns_that_no_name_gives_away(tmp_path: Path) -> None:
-    data = write_rows(tmp_path / "en.tsv", list(ROWS), "a", "neutral")
-    with pytest.raises(
-        UserError, match="hold the toxic sentence; it has 'a', 'neutral'; set source"
-    ):
-        load_pairs(data)
-    data = write_rows(tmp_path / "en.tsv", list(ROWS), "toxic", "b")
-    with pytest.raises(
-        UserError, match="hold the neutral sentence; it has 'toxic', 'b'; set refer"
-    ):
-        load_pairs(data)
-
-
-def test_several_references_in_columns(tmp_path: Path) -> None:
-    content = "toxic\tneutral1\tneutral2\tneutral3\nx y\ta\tb\tc\nz\ta\t\ta\nw\t\t \td\n"
-    loaded = load_pairs(tsv(tmp_path / "en.tsv", content))
-    assert [pair.references for pair in loaded.pairs] == [("a", "b", "c"), ("a",), ("d",)]
-    assert loaded.bad_rows == ()
-
-
-@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
-def test_several_references_in_a_list(tmp_path: Path, suffix: str) -> None:
-    rows: list[Any] = [("x", ["a", "b", "a"]), ("y", ["c"])]
-    data = write_rows(tmp_path / f"en{suffix}", rows, "source", "references")
-    assert [pair.references for pair in load_pairs(data).pairs] == [("a", "b"), ("c",)]
-
-
-def test_rows_with_one_source_and_language_are_merged(tmp_path: Path) -> None:
-    content = "lang\ttoxic\tneutral\nen\tx  y\ta\nen\tz\td\nen\tx y\tb\nde\tx y\tc\nen\tx y\ta\n"
+def test_several_references_in_columns_in_a_list_and_in_rows(tmp_path: Path) -> None:
+    header = "toxic\tneutral1\tneutral2\tlang\n"
+    content = f"{header}x  y\ta\tb\ten\nz\t \td\ten\nx y\tc\ta\ten\nx y\tc\t\tde\n"
     loaded = load_pairs(tsv(tmp_path / "x.tsv", content))
     assert loaded.pairs == (
-        Pair("x y", ("a", "b"), "en"),
+        Pair("x y", ("a", "b", "c"), "en"),
         Pair("z", ("d",), "en"),
         Pair("x y", ("c",), "de"),
     )
-    assert loaded.n_rows == 5
+    assert (loaded.bad_rows, loaded.n_rows) == ((), 4)
+    rows = [("x", ["a", "b", "a"]), ("y", ["c"])]
+    for suffix in (".jsonl", ".parquet"):
+        data = write(tmp_path / f"en{suffix}", "source references", *rows)
+        assert [pair.references for pair in load_pairs(data).pairs] == [("a", "b"), ("c",)]
 
 
-def test_a_folder_with_a_file_for_each_language(tmp_path: Path) -> None:
+def test_languages_that_are_chosen(tmp_path: Path) -> None:
     for language in ("en", "de", "hin"):
-        rows: list[tuple[str | None, ...]] = [(f"{language} idiot", "x")]
-        write_rows(tmp_path / f"{language}.tsv", rows, "toxic", "neutral")
-    (tmp_path / "README.md").write_text("about")
+        write(tmp_path / f"{language}.tsv", "toxic neutral", (f"{language} idiot", "x"))
     assert [pair.language for pair in load_pairs(str(tmp_path)).pairs] == ["de", "en", "hin"]
     chosen = load_pairs(str(tmp_path), languages=["hin", "en", "en"])
     assert ([pair.language for pair in chosen.pairs], chosen.n_rows) == (["en", "hin"], 2)
@@ -154,133 +126,94 @@ def test_a_folder_with_a_file_for_each_language(tmp_path: Path) -> None:
     assert load_pairs(str(tmp_path), languages=["de"]).pairs[0].source == "de idiot"
     with pytest.raises(UserError, match=r"fr\.tsv: the file is empty"):
         load_pairs(str(tmp_path))
-
-
-def test_language_from_the_column_the_name_or_the_only_choice(tmp_path: Path) -> None:
-    rows: list[tuple[str | None, ...]] = [("x", "a", "DE"), ("y", "b", "en")]
-    data = write_rows(tmp_path / "pairs_en.csv", rows, "toxic", "neutral", "language")
-    assert [pair.language for pair in load_pairs(data).pairs] == ["de", "en"]
+    data = write(tmp_path / "x.csv", "toxic neutral lang", ("x", "a", "DE"), ("y", "b", "en"))
     chosen = load_pairs(data, languages=["en"])
-    assert [pair.source for pair in chosen.pairs] == ["y"]
-    assert chosen.n_rows == 1
-    plain = write_rows(tmp_path / "pairs.csv", list(ROWS), "toxic", "neutral")
-    assert load_pairs(plain, languages=["uk"]).pairs[0].language == "uk"
-    with pytest.raises(UserError, match="its language is not known"):
-        load_pairs(plain)
+    assert ([pair.source for pair in chosen.pairs], chosen.n_rows) == (["y"], 1)
 
 
-@pytest.mark.parametrize("language", ["fr", "ed"])
-def test_a_language_without_pairs(tmp_path: Path, language: str) -> None:
+@pytest.mark.parametrize(
+    ("data", "language", "hint"),
+    [
+        (".", "fr", "valid: de, en"),
+        (".", "ed", "valid: de, en"),
+        (".", "eng", "did you mean 'en'"),
+        ("en.tsv", "fr", "valid: en"),
+    ],
+)
+def test_a_language_without_pairs(tmp_path: Path, data: str, language: str, hint: str) -> None:
     for code in ("en", "de"):
-        write_rows(tmp_path / f"{code}.tsv", list(ROWS), "toxic", "neutral")
-    expected = rf"language '{language}': .* has no pairs for it; valid: de, en"
-    with pytest.raises(UserError, match=expected):
-        load_pairs(str(tmp_path), languages=["en", language])
-    with pytest.raises(UserError, match=r"language 'fr': .* has no pairs for it; valid: en"):
-        load_pairs(str(tmp_path / "en.tsv"), languages=["en", "fr"])
+        write(tmp_path / f"{code}.tsv", "toxic neutral", *ROWS)
+    with pytest.raises(UserError, match=rf"'{language}': .* has no pairs for it; {hint}"):
+        load_pairs(str(tmp_path / data), languages=["en", language])
 
 
-def bad_rows(loaded: LoadedPairs) -> list[tuple[int, str, str]]:
-    return [(row.line, row.reason, row.detail) for row in loaded.bad_rows]
+BAD_ROWS: list[tuple[str, str, str]] = [
+    ("\tno source\t", "missing source", ""),
+    ("no reference\t\t", "missing reference", ""),
+    (" \u200b\tempty source\t", "empty source", ""),
+    ("empty reference\t\t\u00a0", "empty reference", ""),
+    ("bell\x07\tx\t", "not text", "the source has the control character U+0007"),
+    ("three fields wanted\ttwo given", "not text", "2 fields, the header has 3"),
+    ("ｓａｍｅ  thing\tsame thing\tｓａｍｅ\u00a0thing", "source equals reference", ""),
+    (f"{'x' * 21}\ta\t", "over-long", "the source has 21 characters, at most 20"),
+    (f"a\tb\t{'x' * 21}", "over-long", "the reference has 21 characters, at most 20"),
+    ("no utf-8 \udce9\tx\t", "not text", "the source has bytes that are not UTF-8"),
+]
 
 
-def test_every_kind_of_bad_row_is_reported_with_its_line(tmp_path: Path) -> None:
-    content = (
-        "toxic\tneutral1\tneutral2\n"
-        "\tno source\t\n"
-        "good\tfine\t\n"
-        "no reference\t\t\n"
-        " \u200b\tempty source\t\n"
-        "empty reference\t\t\u00a0\n"
-        "bell\x07\tx\t\n"
-        "three fields wanted\ttwo given\n"
-        "ｓａｍｅ  thing\tsame thing\tｓａｍｅ\u00a0thing\n"
-        f"{'x' * 21}\ttoo long\t\n"
-        f"too long\tshort\t{'x' * 21}\n"
-        "kept\tkept\tother\n"
-        "Case Differs\tcase differs\t\n"
-    )
+@pytest.mark.parametrize(("row", "reason", "detail"), BAD_ROWS)
+def test_a_bad_row_is_dropped_and_named(tmp_path: Path, row: str, reason: str, detail: str) -> None:
     path = tmp_path / "en.tsv"
-    path.write_bytes(content.encode() + b"not utf-8 \xe9\tx\t\n")
+    content = f"toxic\tneutral1\tneutral2\nkept\tkept\tother\n{row}\n{'C' * 20}\t{'c' * 20}\t\n"
+    path.write_bytes(content.encode(errors="surrogateescape"))
     loaded = load_pairs(str(path), max_characters=20, allow_bad_rows=True)
-    assert bad_rows(loaded) == [
-        (2, "missing source", ""),
-        (4, "missing reference", ""),
-        (5, "empty source", ""),
-        (6, "empty reference", ""),
-        (7, "not text", "the source has the control character U+0007"),
-        (8, "not text", "2 fields, the header has 3"),
-        (9, "source equals reference", ""),
-        (10, "over-long", "the source has 21 characters, at most 20"),
-        (11, "over-long", "the reference has 21 characters, at most 20"),
-        (14, "not text", "the source has bytes that are not UTF-8"),
-    ]
-    assert loaded.pairs == (
-        Pair("good", ("fine",), "en"),
-        Pair("kept", ("other",), "en"),
-        Pair("Case Differs", ("case differs",), "en"),
-    )
-    assert loaded.n_rows == 13
-    assert {row.file for row in loaded.bad_rows} == {str(path)}
-    assert loaded.bad_rows[-1].text == "not utf-8 \\udce9 | x"
+    (bad,) = loaded.bad_rows
+    assert (bad.file, bad.line, bad.reason, bad.detail) == (str(path), 3, reason, detail)
+    assert loaded.pairs == (Pair("kept", ("other",), "en"), Pair("C" * 20, ("c" * 20,), "en"))
+    assert loaded.n_rows == 3
 
 
-def test_bad_rows_of_jsonl_and_parquet(tmp_path: Path) -> None:
-    lines = [
-        '{"toxic": "a", "neutral": "b"}',
-        "{",
-        '{"toxic": 3, "neutral": "b"}',
-        '{"toxic": "x"}',
-    ]
-    data = tsv(tmp_path / "en.jsonl", "\n".join(lines))
-    assert bad_rows(load_pairs(data, allow_bad_rows=True)) == [
-        (2, "not text", "not a JSON object"),
-        (3, "not text", "the source is of type int"),
-        (4, "missing reference", ""),
-    ]
-    rows: list[Any] = [("a", ["b"]), ("", ["b"]), ("x", []), ("y", [None, "y"])]
-    data = write_rows(tmp_path / "en.parquet", rows, "toxic", "references")
-    assert bad_rows(load_pairs(data, allow_bad_rows=True)) == [
-        (1, "empty source", ""),
-        (2, "missing reference", ""),
-        (3, "source equals reference", ""),
-    ]
-
-
-def test_a_row_without_its_language(tmp_path: Path) -> None:
-    rows: list[tuple[str | None, ...]] = [("x", "a", "en"), ("y", "b", "")]
-    data = write_rows(tmp_path / "en.csv", rows, "toxic", "neutral", "lang")
+def test_bad_rows_of_other_forms_and_without_language(tmp_path: Path) -> None:
+    lines = '{"toxic": 3, "neutral": "b"}\n{\n{"toxic": "x"}\n{"toxic": NaN}'
+    data = tsv(tmp_path / "en.jsonl", lines)
+    with pytest.raises(UserError, match="no pairs; give data with toxic sentences"):
+        load_pairs(data, allow_bad_rows=True)
+    rows = [("a", ["b"], "en"), ("", ["b"], "en"), ("y", [None, "y"], "en"), ("z", ["b"], None)]
+    data = write(tmp_path / "x.parquet", "toxic references lang", *rows)
     for languages in ((), ("en",)):
         loaded = load_pairs(data, languages=languages, allow_bad_rows=True)
-        assert bad_rows(loaded) == [(3, "missing language", "")]
-        assert len(loaded.pairs) == 1
+        assert bad_rows(loaded) == [
+            (1, "empty source"),
+            (2, "source equals reference"),
+            (3, "missing language"),
+        ]
+    mixed = tsv(tmp_path / "de.jsonl", lines + '\n{"toxic": "a", "neutral": "b"}')
+    assert bad_rows(load_pairs(mixed, allow_bad_rows=True)) == [
+        (1, "not text"),
+        (2, "not text"),
+        (3, "missing reference"),
+        (4, "missing source"),
+    ]
 
 
-def test_line_ends_inside_a_sentence_become_spaces(tmp_path: Path) -> None:
-    data = tsv(tmp_path / "en.csv", 'toxic,neutral\n"you\n\nidiot","you\tperson"\n')
-    assert load_pairs(data).pairs == (Pair("you idiot", ("you person",), "en"),)
+def bad_rows(loaded: LoadedPairs) -> list[tuple[int, str]]:
+    return [(row.line, row.reason) for row in loaded.bad_rows]
 
 
 def test_more_than_five_percent_bad_rows_stop(tmp_path: Path) -> None:
-    header = "toxic\tneutral\n"
-    bad = "".join(f"bad {i}\t\n" for i in range(5))
-    assert len(load_pairs(tsv(tmp_path / "en.tsv", header + good(95) + bad)).bad_rows) == 5
-    data = tsv(tmp_path / "en.tsv", f"{header}{good(95)}{bad}\tworse\n")
+    good = [(f"you idiot {i}", f"you person {i}") for i in range(95)]
+    bad = [(f"bad {i}", "") for i in range(5)]
+    data = write(tmp_path / "en.tsv", "toxic neutral", *good, *bad)
+    assert len(load_pairs(data).bad_rows) == 5
+    write(tmp_path / "en.tsv", "toxic neutral", *good, *bad, ("", "worse"))
     expected = (
         r"6 of 101 rows are bad \(missing reference 5, missing source 1; the first is .*en\.tsv:97"
         r": missing reference: bad 0\), at most 5% may be; mend them or allow them"
     )
-    with pytest.raises(UserError, match=expected) as error:
+    with pytest.raises(UserError, match=expected):
         load_pairs(data)
-    assert "\n" not in str(error.value)
     allowed = load_pairs(data, allow_bad_rows=True)
     assert (len(allowed.pairs), len(allowed.bad_rows), allowed.n_rows) == (95, 6, 101)
-
-
-def test_nothing_but_bad_rows(tmp_path: Path) -> None:
-    data = tsv(tmp_path / "en.tsv", "toxic\tneutral\nx\t\n")
-    with pytest.raises(UserError, match="no pairs; give data with toxic sentences"):
-        load_pairs(data, allow_bad_rows=True)
 
 
 def test_the_report_is_short() -> None:
@@ -295,19 +228,6 @@ def test_the_report_is_short() -> None:
     ]
     assert str(rows[-1]) == "x.tsv:9: not text (2 fields, the header has 3): a | b"
     assert LoadedPairs((), (), 0).report() == "0 rows, 0 pairs, 0 rows dropped"
-
-
-@pytest.mark.parametrize(
-    ("data", "message"),
-    [
-        ("nowhere.tsv", r"nowhere\.tsv: no such file or folder"),
-        ("nowhere", "nowhere: no such file or folder"),
-        ("/no/such/folder", "no such file or folder"),
-    ],
-)
-def test_data_that_are_not_there(data: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        load_pairs(data)
 
 
 def hub(monkeypatch: pytest.MonkeyPatch, splits: dict[str, dict[str, list[Any]]]) -> None:
@@ -344,7 +264,7 @@ def test_a_folder_that_exists_comes_before_a_hub_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "owner" / "name").mkdir(parents=True)
-    write_rows(tmp_path / "owner" / "name" / "en.tsv", list(ROWS), "toxic", "neutral")
+    write(tmp_path / "owner" / "name" / "en.tsv", "toxic neutral", *ROWS)
     monkeypatch.chdir(tmp_path)
     assert len(load_pairs("owner/name").pairs) == 3
 
@@ -359,28 +279,16 @@ def test_spans_of_a_column_and_of_a_file_are_joined(tmp_path: Path) -> None:
     tsv(tmp_path / "spans" / "en.tsv", annotated)
     both = load_pairs(data, spans=str(tmp_path / "spans"))
     assert [pair.spans for pair in both.pairs] == [((4, 8), (9, 14)), ((4, 8),), ()]
-
-
-def test_spans_in_lists_and_of_merged_rows(tmp_path: Path) -> None:
-    rows: list[Any] = [("you dumb idiot", "you", ["idiot"]), ("you dumb idiot", "he", ["dumb"])]
-    data = write_rows(tmp_path / "en.parquet", rows, "toxic", "neutral", "spans")
-    assert load_pairs(data).pairs == (
-        Pair("you dumb idiot", ("you", "he"), "en", ((4, 8), (9, 14))),
-    )
-
-
-def test_spans_that_fit_no_sentence(tmp_path: Path) -> None:
-    data = write_rows(tmp_path / "en.tsv", list(ROWS), "toxic", "neutral")
-    spans = tmp_path / "spans_en.tsv"
-    spans.write_text("Sentence\tNegative Connotations\nsomething else\telse\n")
-    with pytest.raises(UserError, match="annotates none of the 3 sources"):
-        load_pairs(data, spans=str(spans))
+    others = tsv(tmp_path / "de.tsv", "Sentence\tSpans\nsomething else\telse\n")
+    rows = [("you dumb idiot", "you", ["idiot"]), ("you dumb idiot", "he", ["dumb"])]
+    merged = write(tmp_path / "de.parquet", "toxic neutral spans", *rows)
+    assert [pair.spans for pair in load_pairs(merged).pairs] == [((4, 8), (9, 14))]
+    with pytest.raises(UserError, match="annotates none of the 1 sources"):
+        load_pairs(merged, spans=others)
 
 
 def test_paradetox(shared_data: Path) -> None:
-    start = time.process_time()
     loaded = load_pairs(str(shared_data / "paradetox_en.tsv"))
-    assert time.process_time() - start < 2  # 0.25 s on an idle core
     assert loaded.n_rows == 10_930
     assert {row.reason for row in loaded.bad_rows} == {"source equals reference"}
     assert len(loaded.pairs) + len(loaded.bad_rows) == 10_930

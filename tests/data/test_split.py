@@ -44,10 +44,6 @@ def test_the_seed_decides_and_the_order_of_rows_does_not() -> None:
     assert split_pairs(pairs, seed=3) == split_pairs(shuffled, seed=3)
     assert split_pairs(pairs, seed=3) != split_pairs(pairs, seed=4)
     assert set(split_pairs(pairs, seed=3).test) != set(split_pairs(pairs, seed=4).test)
-
-
-def test_the_train_order_is_not_the_order_of_the_data() -> None:
-    pairs = make(60)
     train = list(split_pairs(pairs, seed=0).train)
     assert train != [pair for pair in pairs if pair in set(train)]
 
@@ -78,14 +74,6 @@ def test_one_sentence_in_two_languages_lies_in_one_split() -> None:
         assert sum(map(len, parts)) == 20
 
 
-def test_fixed_splits_are_kept_and_shares_ignored() -> None:
-    names = ["train"] * 5 + ["validation"] * 4 + ["test"] * 3
-    pairs = [replace(pair, split=name) for pair, name in zip(make(12), names, strict=True)]
-    splits = split_pairs(pairs, seed=0)
-    assert sizes(splits) == (5, 4, 3)
-    assert {pair.split for pair in splits.validation} == {"validation"}
-
-
 def test_free_pairs_are_cut_beside_fixed_ones() -> None:
     fixed = [
         Pair("You en idiot 0!", ("x",), "en", split="test"),
@@ -96,32 +84,39 @@ def test_free_pairs_are_cut_beside_fixed_ones() -> None:
     assert {"You en idiot 0!", "you en idiot 0"} <= {pair.source for pair in splits.test}
 
 
-@pytest.mark.parametrize("n", [0, 1, 2])
-def test_too_few_pairs(n: int) -> None:
-    with pytest.raises(
-        UserError, match=r"none of the 0 pairs|has . different sentences, which lea"
-    ):
-        split_pairs(make(n), seed=0)
-    assert sizes(split_pairs(make(3), seed=0)) == (1, 1, 1)
+def fixed(*names: str) -> list[Pair]:
+    return [replace(pair, split=name) for pair, name in zip(make(len(names)), names, strict=True)]
 
 
-def test_a_language_with_too_few_pairs_is_named() -> None:
-    with pytest.raises(UserError, match="language 'de' has 2 different sentences"):
-        split_pairs([*make(50), *make(2, "de")], seed=0)
-    same = [Pair(f"Idiot{'!' * i}", ("x",), "en") for i in range(9)]
-    with pytest.raises(UserError, match="language 'en' has 1 different sentences"):
-        split_pairs(same, seed=0)
+def test_fixed_splits_are_kept_and_shares_ignored() -> None:
+    splits = split_pairs(
+        fixed(*["train"] * 5, *["validation"] * 4, *["test"] * 3), seed=0, test_share=0.5
+    )
+    assert sizes(splits) == (5, 4, 3)
+    assert {pair.split for pair in splits.validation} == {"validation"}
+    assert sizes(split_pairs(make(3), seed=0)) == (1, 1, 1)  # one of each where nothing is fixed
 
 
-def test_fixed_splits_that_contradict() -> None:
-    twice = [Pair("Idiot!", ("x",), "en", split="train"), Pair("idiot", ("x",), "en", split="test")]
-    with pytest.raises(UserError, match=r"the data put 'Idiot!' into test and train; a sentence"):
-        split_pairs(twice, seed=0)
-    with pytest.raises(UserError, match="split 'dev' of a pair is not known; use train, validat"):
-        split_pairs([Pair("idiot", ("x",), "en", split="dev")], seed=0)
-    only_train = [replace(pair, split="train") for pair in make(9)]
-    with pytest.raises(UserError, match="the validation split has none of the 9 pairs"):
-        split_pairs(only_train, seed=0)
+IDIOTS = [Pair(f"Idiot{'!' * i}", ("x",), "en") for i in range(9)]
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([], "the train split has none of the 0 pairs; give more pairs"),
+        (fixed(*["train"] * 9), "the validation split has none of the 9 pairs"),
+        ([*make(50), *make(2, "de")], "language 'de' has 2 different sentences, which leaves none"),
+        (IDIOTS, "language 'en' has 1 different sentences"),
+        (fixed("dev"), "split 'dev' of a pair is not known; use train, validation, test"),
+        (
+            [replace(IDIOTS[1], split="train"), replace(IDIOTS[0], split="test")],
+            "the data put 'Idiot!' into test and train; a sentence must lie in one split only",
+        ),
+    ],
+)
+def test_pairs_that_cannot_be_split(pairs: list[Pair], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        split_pairs(pairs, seed=0)
 
 
 def test_the_fingerprint_depends_on_all_that_pairs_hold_but_not_on_their_order() -> None:

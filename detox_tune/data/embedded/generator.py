@@ -26,7 +26,7 @@ from typing import TypeVar
 from detox_tune.data.embedded.sources import (
     Piece,
     Scene,
-    languages,
+    corpus_languages,
     pieces,
     read_file,
     toxic_phrases,
@@ -67,27 +67,25 @@ def embedded_pairs() -> tuple[Pair, ...]:
     """
     return tuple(
         Pair(source=draft.source, references=draft.references, language=language, split=split)
-        for language in languages()
+        for language in corpus_languages()
         for split in _PAIRS
         for draft in _split_drafts(language, split)
     )
 
 
-def embedded_sentences(chosen: Collection[str] = ()) -> list[str]:
+def embedded_sentences(languages: Collection[str] = ()) -> tuple[str, ...]:
     """24,000 unique sentences of each language, toxic and neutral, for a denoiser to learn from.
 
     Made of training scenes and training rewordings only: nothing of the validation or test split.
-    The `chosen` languages (all, if none) are mixed, always in the same order.
+    The `languages` asked for (all, if none) are mixed, always in the same order.
     """
-    wanted = [language for language in languages() if not chosen or language in chosen]
-    sentences = [text for language in wanted for text in _language_sentences(language)]
-    random.Random("0/sentences").shuffle(sentences)
-    return sentences
+    wanted = (name for name in corpus_languages() if not languages or name in languages)
+    return _mixed_sentences(tuple(wanted))
 
 
 def embedded_lexicon() -> Lexicon:
     """Every toxic word and phrase that the corpus uses, for each of its languages."""
-    return Lexicon({language: sorted(toxic_phrases(language)) for language in languages()})
+    return Lexicon({name: sorted(toxic_phrases(name)) for name in corpus_languages()})
 
 
 class _Writer:
@@ -221,6 +219,13 @@ def _split_drafts(language: str, split: str) -> list[_Draft]:
     result = list(drafts.values())
     writer.shuffle(result)
     return result
+
+
+@cache
+def _mixed_sentences(languages: tuple[str, ...]) -> tuple[str, ...]:
+    sentences = [text for language in languages for text in _language_sentences(language)]
+    random.Random("0/sentences").shuffle(sentences)
+    return tuple(sentences)
 
 
 @cache

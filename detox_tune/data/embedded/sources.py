@@ -60,7 +60,7 @@ class Piece:
     replacement: str | None = None
 
 
-def languages() -> list[str]:
+def corpus_languages() -> list[str]:
     """The languages that have a file, in alphabetical order."""
     folder = resources.files(__package__)
     names = (entry.name for entry in folder.iterdir())
