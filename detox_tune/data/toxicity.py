@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from detox_tune.data.cells import BadCell, is_missing
 from detox_tune.data.file_formats import Row, undecodable
 from detox_tune.data.pairs import MAX_BAD_SHARE, BadRow, bad_rows_report, counts_of_reasons
 from detox_tune.data.readers import (
@@ -85,8 +85,8 @@ def load_toxicity_data(path: Path, languages: Collection[str] | None = None) -> 
             if row.problem or not language or not wanted or language in wanted:
                 try:
                     labelled.append(_labelled(table.file, row, language, text, label))
-                except _BadRow as bad:
-                    bad_rows.append(_described(table.file, row, *bad.args))
+                except BadCell as bad:
+                    bad_rows.append(_described(table.file, row, bad.reason, bad.detail))
     labelled, contradictions = _without_contradictions(labelled)
     bad_rows += contradictions
     n_rows = len(labelled) + len(bad_rows)
@@ -116,10 +116,6 @@ class _Labelled(NamedTuple):
     row: Row
 
 
-class _BadRow(Exception):
-    """Why a row is bad; the first argument is the reason, the second the detail."""
-
-
 def _tables(path: Path) -> Iterator[Table]:
     files = files_in(path, TABLE_SUFFIXES) if path.is_dir() else [path]
     yield from map(read_table, files)
@@ -127,35 +123,31 @@ def _tables(path: Path) -> Iterator[Table]:
 
 def _labelled(file: str, row: Row, language: str | None, text: int, label: int) -> _Labelled:
     if row.problem:
-        raise _BadRow("not text", row.problem)
+        raise BadCell("not text", row.problem)
     if not language:
-        raise _BadRow("missing language", "")
+        raise BadCell("missing language")
     return _Labelled(_text(row.values[text]), _label(row.values[label]), language, file, row)
 
 
 def _text(value: object) -> str:
-    if _is_missing(value):
-        raise _BadRow("missing text", "")
+    if is_missing(value):
+        raise BadCell("missing text")
     if not isinstance(value, str):
-        raise _BadRow("not text", f"the text is of type {type(value).__name__}")
+        raise BadCell("not text", f"the text is of type {type(value).__name__}")
     if undecodable(value):
-        raise _BadRow("not text", "the text has bytes that are not UTF-8")
+        raise BadCell("not text", "the text has bytes that are not UTF-8")
     if not sentence_key(value):
-        raise _BadRow("empty text", "")
+        raise BadCell("empty text")
     return fold_spaces(value)
 
 
 def _label(value: object) -> bool:
-    if _is_missing(value):
-        raise _BadRow("missing label", "")
+    if is_missing(value):
+        raise BadCell("missing label")
     label = _LABELS.get(str(value).strip().casefold().removesuffix(".0"))
     if label is None:
-        raise _BadRow("not 0 or 1", f"the label is {shown(str(value), 20)!r}")
+        raise BadCell("not 0 or 1", f"the label is {shown(str(value), 20)!r}")
     return label
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))
 
 
 def _without_contradictions(

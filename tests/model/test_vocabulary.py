@@ -180,7 +180,7 @@ def test_decoding_is_the_full_base_s_among_the_kept(kind: str) -> None:
 
 @pytest.fixture(scope="module")
 def sentences() -> list[str]:
-    return embedded_sentences()[:30]
+    return list(embedded_sentences()[:30])
 
 
 def data_vocabulary(tiny_base: Path, sentences: list[str]) -> Vocabulary:
