@@ -88,7 +88,7 @@ def export_winner(
         "max_tokens": config.max_tokens,
         "scorers": task.scorers.name,
         "validation": {
-            "reported": {name: winner.report[name] for name in (*SCORES, "step")},
+            "reported": {n: winner.report[n] for n in (*SCORES, "step") if n in winner.report},
             "reloaded": mean_scores(reloaded),
         },
         "vocabulary": {
