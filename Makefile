@@ -25,7 +25,7 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(TEST_ENV) $(BIN)/python -m pytest -n 2 --dist loadfile \
-		--cov --cov-report=term --cov-fail-under=80
+		--cov --cov-report=term --cov-fail-under=95
 
 bench: $(VENV)/.installed
 	$(BIN)/python benchmarks/speed.py
