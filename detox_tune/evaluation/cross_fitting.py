@@ -37,8 +37,6 @@ MIN_LABELLED = 50
 """Fewest different labelled texts of a class and language that a fifth is held out of."""
 HELD_OUT_SHARE = 0.2
 """Share of labelled texts that is measured on and never fitted on."""
-QUALITY = ("n", "auc", "f1", "log_loss", "ece")
-"""Figures of a classifier on held-out texts, see `quality`."""
 
 
 @dataclass(frozen=True)
