@@ -8,20 +8,26 @@ copy is defined by what it keeps (`is_copy`).
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Collection, Sequence
 from enum import StrEnum
 from functools import lru_cache
+from typing import NamedTuple
 from unicodedata import normalize
 
 import regex
 
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
-from detox_tune.data.text import fold, words
+from detox_tune.data.text import CHARACTER, LETTER, fold, words
+from detox_tune.evaluation.disguise import undisguised
 
-COPIED_SHARE = 0.95
+COPIED_SHARE = 0.8
 """Share of an output's words that must come from the source in order for rule 2 of `is_copy`."""
+UNEDITED_SHARE = 0.9
+"""Share of the edited words that must still be there for rule 2b."""
+LOST_SHARE = 0.5
+"""Share of the words kept by every reference that a fragment (rule 3) has lost."""
+_WHOLE_SOURCE = 3  # words from which on a source inside an output is no accident
 
 _SENTINEL = re.compile(r"<extra_id_\d+>", re.IGNORECASE)
 _SPECIAL = re.compile(r"<pad>|</s>|<unk>", re.IGNORECASE)
@@ -80,47 +86,57 @@ def is_exact_copy(output: str, source: str) -> bool:
     return output_key != "" and output_key == _key(source)
 
 
-def is_copy(output: str, pair: Pair, lexicon: Lexicon) -> bool:
+def is_copy(output: str, pair: Pair, lexicon: Lexicon, *, task_prefix: str = "") -> bool:
     """Whether the output copies the source of its pair.
 
-    It does when it is not empty, equals no reference, and
+    The *edited words* are those of the source that no reference keeps (longest common
+    subsequence), the *toxic edited words* those of them that are toxic. An output that is not
+    empty and equals no reference is a copy when
 
-    1. equals the source; or
-    2. at least 95% of its words come from the source in order (longest common subsequence) and a
-       toxic word of the source is still among them; or
-    3. the source has no toxic word, and the output is a verbatim piece of it (a run of words).
+    1. it equals the source, or contains all of it (three words or more) as a run; or
+    2. at least 80% of its words come from the source in order, and
+       a. a toxic edited word is still among them; or
+       b. the pair has none, and at least 90% of the edited words are still there; or
+       c. it has a sentinel in it; or
+    3. it is a fragment: a run of the source that loses at least half of the words which every
+       reference keeps.
 
-    All of it after folding (`comparable`). Toxic words are those in the lexicon's spans of the
-    source and in `pair.spans`. A phrase counts as still there when all its words are, or when the
-    lexicon knows the part that is: of "stupid piece of shit" an output may keep "of" alone
-    without being a copy, but not "shit". In scripts without spaces a word is a character.
+    All of it after folding (`comparable`), without an echo of the task prefix at the start, and
+    with disguised words written out (`undisguised`). Toxic words are those in the lexicon's spans
+    of the source and in `pair.spans`; of a phrase, those that the lexicon knows by themselves, or
+    all of them together. In scripts without spaces a word is a character.
     """
-    output_key = _key(output)
-    if not output_key or any(output_key == _key(reference) for reference in pair.references):
+    text = _without_echo(output, pair.source, task_prefix)
+    if not _key(text) or any(_key(text) == _key(reference) for reference in pair.references):
         return False
-    if output_key == _key(pair.source):
+    text = undisguised(text, pair.language, known=pair.source, innocent=pair.references)
+    source = undisguised(pair.source, pair.language, known=text, innocent=(pair.source,))
+    if _key(text) == _key(source):
         return True
-
-    output_words = _folded_words(output, pair.language)
-    source_words = _folded_words(pair.source, pair.language)
-    # The bag of words bounds the subsequence from above, and settles most rewritten outputs.
-    shared = (Counter(output_words) & Counter(source_words)).total()
-    if not output_words or shared < COPIED_SHARE * len(output_words):
+    output_words = _folded_words(text, pair.language)
+    edits = _edits(source, pair.references, pair.language)
+    if len(edits.words) >= _WHOLE_SOURCE and _runs(edits.words, output_words):
+        return True
+    if not output_words:
         return False
-    spans = [*lexicon.spans(pair.source, pair.language), *pair.spans]
-    if not spans:
-        return _is_run(output_words, source_words)
-    from_source = common_subsequence_length(output_words, source_words)
-    if from_source < COPIED_SHARE * len(output_words):
-        return False
-    toxic = _phrases(pair.source, spans, pair.language)
-    return _keeps_toxic(output, output_words, toxic, pair.language, lexicon)
+    kept = {place for _, place in common_subsequence(output_words, edits.words)}
+    if len(kept) >= COPIED_SHARE * len(output_words):
+        toxic = _toxic_groups(pair, source, edits, lexicon)
+        if _SENTINEL.search(output) or any(group <= kept for group in toxic):
+            return True
+        edited_kept = len(edits.edited & kept)
+        if edits.edited and not toxic and edited_kept >= UNEDITED_SHARE * len(edits.edited):
+            return True
+    return _is_fragment(output_words, edits)
 
 
-def label_output(output: str, pair: Pair, lexicon: Lexicon) -> OutputLabel:
+def label_output(
+    output: str, pair: Pair, lexicon: Lexicon, *, task_prefix: str = ""
+) -> OutputLabel:
     """The one label of an output; the first that applies, in this order.
 
-    1. empty: no letter, digit or emoji in it (punctuation or special tokens at most), no sentinel;
+    1. empty: no letter, digit or emoji in it (punctuation, special tokens or an echo of the task
+       prefix at most), no sentinel;
     2. sentinel: the same, with a sentinel;
     3. copied: `is_copy`. Stands before repeated, so the share of copied *is* the copy rate;
     4. repeated: a degenerate loop makes up more than half of it (a unit of up to five characters
@@ -128,10 +144,10 @@ def label_output(output: str, pair: Pair, lexicon: Lexicon) -> OutputLabel:
        the source nor in a reference;
     5. rewritten: all others.
     """
-    key = _key(output)
+    key = _key(_without_echo(output, pair.source, task_prefix))
     if not key:
         return OutputLabel.SENTINEL if _SENTINEL.search(output) else OutputLabel.EMPTY
-    if is_copy(output, pair, lexicon):
+    if is_copy(output, pair, lexicon, task_prefix=task_prefix):
         return OutputLabel.COPIED
     loop = _longest_loop(key)
     if 2 * len(loop) > len(key) and not any(
@@ -141,21 +157,45 @@ def label_output(output: str, pair: Pair, lexicon: Lexicon) -> OutputLabel:
     return OutputLabel.REWRITTEN
 
 
-def common_subsequence_length(left: Sequence[str], right: Sequence[str]) -> int:
-    """Length of the longest common subsequence of two lists of words."""
-    lengths = [0] * (len(right) + 1)
-    for word in left:
-        diagonal = 0
-        for column, other in enumerate(right, start=1):
-            above = lengths[column]
-            lengths[column] = diagonal + 1 if word == other else max(above, lengths[column - 1])
-            diagonal = above
-    return lengths[-1]
+def common_subsequence(left: Sequence[str], right: Sequence[str]) -> list[tuple[int, int]]:
+    """Places (left, right) of a longest common subsequence of two lists of words, in order."""
+    lengths = [[0] * (len(right) + 1) for _ in range(len(left) + 1)]
+    for i in range(len(left) - 1, -1, -1):
+        row, below = lengths[i], lengths[i + 1]
+        for j in range(len(right) - 1, -1, -1):
+            row[j] = below[j + 1] + 1 if left[i] == right[j] else max(below[j], row[j + 1])
+    places, i, j = [], 0, 0
+    while i < len(left) and j < len(right):
+        if left[i] == right[j]:
+            places.append((i, j))
+            i, j = i + 1, j + 1
+        elif lengths[i + 1][j] >= lengths[i][j + 1]:
+            i += 1
+        else:
+            j += 1
+    return places
 
 
 def _key(text: str) -> str:
     """What two equal texts share: `comparable` without its spaces."""
     return comparable(text).replace(" ", "")
+
+
+def _without_echo(output: str, source: str, task_prefix: str) -> str:
+    """The output without specials, and without what it echoes of the task prefix at its start."""
+    text, echo = without_specials(output), comparable(task_prefix)
+    if not echo or comparable(source).startswith(echo):
+        return text
+    return str(_echo_pattern(echo).sub("", fold(text)))
+
+
+@lru_cache(maxsize=64)
+def _echo_pattern(echo: str) -> regex.Pattern[str]:
+    """What matches a folded prefix at the start of a folded text, once or several times."""
+    words_of_it = r"[\s\p{P}]+".join(map(regex.escape, echo.split()))
+    return regex.compile(
+        rf"^(?:[\s\p{{P}}]*{words_of_it}(?!(?!{CHARACTER}){LETTER})[\s:.,;!?\-]*)+"
+    )
 
 
 def _folded_words(text: str, language: str) -> list[str]:
@@ -174,28 +214,52 @@ def _phrases(text: str, spans: Collection[tuple[int, int]], language: str) -> se
     return phrases - {()}
 
 
-def _keeps_toxic(
-    output: str,
-    output_words: Sequence[str],
-    toxic: Collection[tuple[str, ...]],
-    language: str,
-    lexicon: Lexicon,
-) -> bool:
-    """Whether a toxic phrase of the source, or a part that the lexicon knows, is in the output."""
-    if any(_is_run(phrase, output_words) for phrase in toxic):
-        return True
-    text = without_specials(output)
-    found = _phrases(text, lexicon.spans(text, language), language)
-    return any(_is_run(part, phrase) for part in found for phrase in toxic)
+class _Edits(NamedTuple):
+    """What the references of a pair do with the words of its source."""
+
+    words: list[str]
+    edited: frozenset[int]
+    """Places of words that no reference keeps."""
+    kept: frozenset[int]
+    """Places of words that every reference keeps."""
 
 
-def _is_run(piece: Sequence[str], whole: Sequence[str]) -> bool:
-    """Whether `piece` stands in `whole` as consecutive words."""
+@lru_cache(maxsize=8192)  # the same pairs come back with every system and report
+def _edits(source: str, references: tuple[str, ...], language: str) -> _Edits:
+    source_words = _folded_words(source, language)
+    kept = [
+        {place for _, place in common_subsequence(_folded_words(text, language), source_words)}
+        for text in references
+    ]
+    by_none = set(range(len(source_words))).difference(*kept)
+    return _Edits(source_words, frozenset(by_none), frozenset(set.intersection(*kept)))
+
+
+def _toxic_groups(pair: Pair, source: str, edits: _Edits, lexicon: Lexicon) -> list[frozenset[int]]:
+    """Places of toxic edited words; an output copies when it keeps all places of a group."""
+    spans = [*lexicon.spans(pair.source, pair.language), *pair.spans]
+    groups = []
+    for phrase in _phrases(pair.source, spans, pair.language):
+        alone = [word for word in phrase if lexicon.spans(word, pair.language)]
+        for start in _runs(phrase, edits.words):
+            places = frozenset(range(start, start + len(phrase))) & edits.edited
+            known = [frozenset({place}) for place in places if edits.words[place] in alone]
+            groups += known or [places]
+    return [group for group in groups if group]
+
+
+def _is_fragment(output_words: Sequence[str], edits: _Edits) -> bool:
+    """Whether the output is a run of the source without much of what every reference keeps."""
+    starts = _runs(output_words, edits.words)
+    left = [len(edits.kept.intersection(range(s, s + len(output_words)))) for s in starts]
+    return bool(left and edits.kept) and max(left) <= (1 - LOST_SHARE) * len(edits.kept)
+
+
+def _runs(piece: Sequence[str], whole: Sequence[str]) -> list[int]:
+    """Where `piece` stands in `whole` as consecutive words."""
     size = len(piece)
     wanted = list(piece)
-    return any(
-        list(whole[start : start + size]) == wanted for start in range(len(whole) - size + 1)
-    )
+    return [s for s in range(len(whole) - size + 1) if list(whole[s : s + size]) == wanted]
 
 
 def _longest_loop(key: str) -> str:

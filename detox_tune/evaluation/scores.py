@@ -24,6 +24,7 @@ from detox_tune.evaluation.collapse import (
     label_output,
     without_specials,
 )
+from detox_tune.evaluation.disguise import undisguised
 from detox_tune.evaluation.edits import edit_recall, toxic_retention
 from detox_tune.evaluation.pan import joint_2024, joint_2025
 
@@ -75,18 +76,25 @@ class Scorers(Protocol):
 
 
 def score_outputs(
-    outputs: Sequence[str], pairs: Sequence[Pair], *, lexicon: Lexicon, scorers: Scorers
+    outputs: Sequence[str],
+    pairs: Sequence[Pair],
+    *,
+    lexicon: Lexicon,
+    scorers: Scorers,
+    task_prefix: str = "",
 ) -> pd.DataFrame:
     """Score the output of every pair.
 
     Sentinels and special tokens are taken out before STA, SIM and FL; an output that has nothing
-    else scores 0 in all three. Of several references the best one counts.
+    else scores 0 in all three. STA reads disguised words of the source written out, or masking
+    letters would pay (`undisguised`). Of several references the best one counts.
 
     Args:
         outputs: One text for each pair.
         pairs: What they answer.
         lexicon: Has the language of every pair.
         scorers: The models.
+        task_prefix: What stood before the sources; its echo in an output hides no copy.
 
     Returns:
         One row per output, with the columns of SCORES, each in [0, 1] (nan where it is not
@@ -103,12 +111,17 @@ def score_outputs(
     for language in {pair.language for pair in pairs}:
         lexicon.entries(language)  # raises now rather than at the first output that needs it
     labels = [
-        label_output(output, pair, lexicon) for output, pair in zip(outputs, pairs, strict=True)
+        label_output(output, pair, lexicon, task_prefix=task_prefix)
+        for output, pair in zip(outputs, pairs, strict=True)
     ]
     says_something = np.array([label not in _NOTHING_SAID for label in labels], dtype=np.float64)
     texts = [without_specials(output) for output in outputs]
     sources = [pair.source for pair in pairs]
-    sta = scorers.neutral(texts, pairs) * says_something
+    plain = [
+        undisguised(text, pair.language, known=pair.source, innocent=pair.references)
+        for text, pair in zip(texts, pairs, strict=True)
+    ]
+    sta = scorers.neutral(plain, pairs) * says_something
     sim = scorers.similarity(texts, sources) * says_something
     fl = sentence_chrf(texts, [pair.references for pair in pairs]) * says_something
     edits = list(zip(outputs, pairs, strict=True))
@@ -118,7 +131,7 @@ def score_outputs(
         "sta": sta,
         "sim": sim,
         "fl": fl,
-        "j_2025": _joint_2025(texts, pairs, scorers) * says_something,
+        "j_2025": _joint_2025(texts, plain, pairs, scorers) * says_something,
         "copy_rate": shares.pop("copied"),
         "exact_copy_rate": list(map(is_exact_copy, outputs, sources)),
         **shares,
@@ -201,22 +214,25 @@ class OncePerItem(Generic[Item]):
 
 
 def _joint_2025(
-    texts: Sequence[str], pairs: Sequence[Pair], scorers: Scorers
+    texts: Sequence[str], plain: Sequence[str], pairs: Sequence[Pair], scorers: Scorers
 ) -> NDArray[np.float64]:
-    """The score of PAN 2025 against the best reference of each pair, shape (n,); or nan."""
+    """The score of PAN 2025 against the best reference of each pair, shape (n,); or nan.
+
+    STA reads `plain`, the texts without disguises.
+    """
     flat = [
-        (text, pair, reference)
-        for text, pair in zip(texts, pairs, strict=True)
+        (text, undisguised_text, pair, reference)
+        for text, undisguised_text, pair in zip(texts, plain, pairs, strict=True)
         for reference in pair.references
     ]
-    outputs, owners, references = (list(column) for column in zip(*flat, strict=True))
+    outputs, plain, owners, references = (list(column) for column in zip(*flat, strict=True))
     sources = [pair.source for pair in owners]
     fluency = scorers.fluency_2025(sources, outputs, references)
     if fluency is None:
         return np.full(len(texts), np.nan)
     scored = joint_2025(
         scorers.neutral(sources, owners),
-        scorers.neutral(outputs, owners),
+        scorers.neutral(plain, owners),
         scorers.neutral(references, owners),
         scorers.similarity(outputs, sources),
         scorers.similarity(outputs, references),

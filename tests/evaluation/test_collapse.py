@@ -1,7 +1,6 @@
 import time
 import unicodedata
 from collections.abc import Callable
-from functools import cache
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +10,6 @@ from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
 from detox_tune.evaluation.collapse import (
     OutputLabel,
-    common_subsequence_length,
     comparable,
     is_copy,
     is_exact_copy,
@@ -183,9 +181,9 @@ def test_deleting_the_toxic_word_makes_no_copy(language: str) -> None:
     source = toxic_pair(language)
     output = LEXICON.delete(source.source, language)
     assert output
-    for front in FRONTS:
-        assert not is_copy(front + output, source, LEXICON)
-        assert label_output(front + output, source, LEXICON) is OutputLabel.REWRITTEN
+    assert not is_copy(output, source, LEXICON)
+    assert label_output(output, source, LEXICON) is OutputLabel.REWRITTEN
+    assert is_copy(f"<extra_id_0> {output}", source, LEXICON)  # but not behind a sentinel
 
 
 EN_WORDS = ["you", "are", "a", "of", "piece", "idiot", "stupid", "crap", "damn", "car", "it's"]
@@ -197,142 +195,6 @@ def test_deleting_every_toxic_word_makes_no_copy_of_any_sentence(text: str) -> N
     if LEXICON.spans(text, "en"):
         output = LEXICON.delete(text, "en")
         assert not is_copy(output, pair(text), LEXICON)
-
-
-# --- the three rules, one by one -------------------------------------------------------------
-
-
-def test_an_output_that_is_a_reference_is_no_copy() -> None:
-    harmless = pair("The car is red.", "the car is red", "The auto is red.")
-    assert not is_copy("The car is red!", harmless, LEXICON)
-    assert label_output("The car is red!", harmless, LEXICON) is OutputLabel.REWRITTEN
-    assert is_exact_copy("The car is red!", harmless.source)  # rule 1 knows no reference
-
-
-def test_rule_2_needs_95_percent_of_the_words() -> None:
-    source = pair(" ".join([*(f"w{i}" for i in range(19)), "idiot"]))
-    words = source.source.split()
-    assert is_copy(" ".join(["new", *words[1:]]), source, LEXICON)  # 19 of 20
-    assert not is_copy(" ".join(["new", *words[2:]]), source, LEXICON)  # 18 of 19
-    assert not is_copy(" ".join(["new", "newer", *words[2:]]), source, LEXICON)
-
-
-def test_rule_2_wants_the_words_in_order() -> None:
-    source = pair("you really are a complete and utter idiot today")
-    assert is_copy("you are a complete idiot today", source, LEXICON)
-    assert not is_copy("today you are a complete idiot", source, LEXICON)
-
-
-def test_rule_2_counts_any_toxic_word_that_is_left() -> None:
-    source = pair("this stupid idiot lost the damn keys")
-    assert is_copy("this stupid lost the keys", source, LEXICON)
-    assert not is_copy("this lost the keys", source, LEXICON)
-
-
-def test_a_phrase_is_left_when_all_of_it_or_a_known_part_is() -> None:
-    source = pair("that is a piece of crap if you ask me")
-    assert is_copy("that is a piece of crap", source, LEXICON)
-    assert is_copy("that is crap if you ask me", source, LEXICON)
-    assert not is_copy("that is a piece of", source, LEXICON)
-
-
-def test_annotated_spans_count_as_the_lexicon_does() -> None:
-    text = "what a clown you are, honestly"
-    start = text.index("clown")
-    annotated = pair(text, spans=((start, start + 5),))
-    assert is_copy("what a clown you are", annotated, LEXICON)
-    assert not is_copy("what you are, honestly", annotated, LEXICON)
-    assert not is_copy("you are, honestly", annotated, LEXICON)  # no rule 3: the source is toxic
-    assert is_copy("you are, honestly", pair(text), LEXICON)
-
-
-def test_a_span_inside_a_word_stands_for_the_word() -> None:
-    text = "what utter megacrap this is"
-    annotated = pair(text, spans=((text.index("crap"), text.index("crap") + 4),))
-    assert is_copy("what utter megacrap", annotated, LEXICON)
-    assert not is_copy("what utter mega this is", annotated, LEXICON)
-
-
-def test_a_span_without_words_still_rules_out_rule_3() -> None:
-    annotated = pair("you are nice 🖕", spans=((13, 14),))
-    assert not is_copy("you are nice", annotated, LEXICON)
-    assert is_copy("You are nice 🖕!", annotated, LEXICON)
-    lone_mark = pair("you are nice \u093e today", spans=((13, 14),))
-    assert not is_copy("you are nice", lone_mark, LEXICON)
-
-
-def test_rule_3_a_verbatim_piece_of_a_source_without_known_words() -> None:
-    source = pair("you are a silly goose and you smell")
-    assert is_copy("<extra_id_0> a silly goose", source, LEXICON)
-    assert is_copy("Silly goose, and you!", source, LEXICON)
-    assert not is_copy("you are a goose and you smell", source, LEXICON)  # not in one piece
-    assert not is_copy("you are a silly duck", source, LEXICON)
-    assert is_copy("你是大鹅", pair("我说你是大鹅，再见", language="zh"), LEXICON)
-    assert not is_copy("你大鹅", pair("我说你是大鹅，再见", language="zh"), LEXICON)
-
-
-def test_works_without_any_lexicon_entries() -> None:
-    source = pair("you are a silly goose", language="none")
-    assert is_copy("you are a silly", source, LEXICON)
-    assert not is_copy("you are a bird", source, LEXICON)
-
-
-def slow_is_copy(output: list[str], source: list[str], references: list[list[str]]) -> bool:
-    """DESIGN's three rules for plain words, one of which is 'idiot', 'stupid', 'crap' or 'damn'."""
-
-    @cache
-    def common(i: int, j: int) -> int:
-        if i == len(output) or j == len(source):
-            return 0
-        if output[i] == source[j]:
-            return 1 + common(i + 1, j + 1)
-        return max(common(i + 1, j), common(i, j + 1))
-
-    if not output or output in references:
-        return False
-    bad = {"idiot", "stupid", "crap", "damn"} & set(source)
-    if bad:
-        enough = 100 * common(0, 0) >= 95 * len(output)
-        return output == source or (enough and bool(bad & set(output)))
-    pieces = [source[i:j] for i in range(len(source)) for j in range(i + 1, len(source) + 1)]
-    return output in pieces
-
-
-PLAIN = st.sampled_from(["you", "are", "the", "big", "car", "idiot", "stupid", "damn"])
-
-
-@st.composite
-def sentences(draw: st.DrawFn) -> tuple[list[str], list[str], list[list[str]]]:
-    """Output, source and references; the output often is the source with an edit or two."""
-    source = draw(st.lists(PLAIN, min_size=1, max_size=24))
-    output = list(source)
-    for _ in range(draw(st.integers(0, 3))):
-        place = draw(st.integers(0, len(output)))
-        output[place : place + draw(st.integers(0, 4))] = draw(st.lists(PLAIN, max_size=2))
-    references = draw(st.lists(st.lists(PLAIN, min_size=1, max_size=4), min_size=1, max_size=2))
-    return output, source, references
-
-
-@settings(max_examples=250, deadline=None)
-@given(sentences())
-def test_equals_the_rules_written_out(
-    drawn: tuple[list[str], list[str], list[list[str]]],
-) -> None:
-    output, source, references = drawn
-    subject = Pair(" ".join(source), tuple(" ".join(words) for words in references), "en")
-    assert is_copy(" ".join(output), subject, LEXICON) == slow_is_copy(output, source, references)
-
-
-@given(st.text("abc", max_size=9), st.text("abc", max_size=9))
-def test_common_subsequence_length(left: str, right: str) -> None:
-    def subsequences(text: str) -> set[str]:
-        found = {""}
-        for character in text:
-            found |= {head + character for head in found}
-        return found
-
-    longest = max(map(len, subsequences(left) & subsequences(right)))
-    assert common_subsequence_length(list(left), list(right)) == longest
 
 
 # --- labels ----------------------------------------------------------------------------------
@@ -351,6 +213,9 @@ def test_common_subsequence_length(left: str, right: str) -> None:
         ("look at this you idiot", "copied"),
         ("look at this", "rewritten"),
         ("<extra_id_0> please look here", "rewritten"),
+        ("<extra_id_0> look at this", "copied"),
+        ("detoxify: look at this, you idiot", "copied"),
+        ("detoxify:", "empty"),
         ("🙂", "rewritten"),
         ("no no no no no", "repeated"),
         ("please look please look please look", "repeated"),
@@ -364,8 +229,8 @@ def test_common_subsequence_length(left: str, right: str) -> None:
     ],
 )
 def test_labels(output: str, expected: str) -> None:
-    label = label_output(output, pair("look at this, you idiot", "please look at it"), LEXICON)
-    assert label == expected
+    subject = pair("look at this, you idiot", "please look at it")
+    assert label_output(output, subject, LEXICON, task_prefix="detoxify: ") == expected
 
 
 def test_a_loop_of_the_source_or_of_a_reference_is_not_degenerate() -> None:

@@ -188,15 +188,15 @@ def test_a_copy_in_other_clothes_stays_a_copy(
 @each_knowledge
 @each_language
 @settings(deadline=None, max_examples=40)
-@given(CLOTHES, FRONTS)
+@given(CLOTHES)
 def test_deleting_the_toxic_word_makes_no_copy(
-    knowledge: str, language: str, clothes: list[Any], front: str
+    knowledge: str, language: str, clothes: list[Any]
 ) -> None:
     pair, lexicon = known_by(knowledge, language)
     output = " ".join(pair.source.replace(MIDDLE[language][1], "").split())
     for change in clothes:
         output = change(output)
-    labels = labels_of(front + output, pair, lexicon)
+    labels = labels_of(output, pair, lexicon)
     assert labels["copy_rate"] == labels["exact_copy_rate"] == 0
     assert labels["rewritten"] == 1
     retention = labels["toxic_retention"]
