@@ -120,7 +120,7 @@ def _tuned(config: SearchConfig, corpus: Corpus, pocket: Path, folder: Path) -> 
     """An adapter trained for some steps on the corpus."""
     task = build_task(config, corpus, str(pocket), task_prefixes=[""])
     base, _ = load_base(str(pocket), quantization="none")
-    with adapted(base, TRIAL.lora, seed=0) as model, tempfile.TemporaryDirectory() as scratch:
+    with adapted(base, TRIAL, seed=0) as model, tempfile.TemporaryDirectory() as scratch:
         arguments = training_arguments(TRIAL, config, Path(scratch), "cpu")
         trial_trainer(TRIAL, model, arguments, config, task, task.rows(TRIAL)).train()
         model.save_pretrained(str(folder))

@@ -26,6 +26,7 @@ from torch.profiler import profile
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from detox_tune.cli import quiet_environment
+from detox_tune.config import TrialConfig
 from detox_tune.model.base import load_model
 from detox_tune.model.lora import TARGETS, add_lora
 from detox_tune.model.vocabulary import Vocabulary, cut_vocabulary
@@ -156,7 +157,7 @@ def _fast_trainer(
     name = "original" if spec.mask == "none" else "toxic_mask_v1"
     trainer = build_trainer(
         name,
-        add_lora(base, "first", seed=0),
+        add_lora(base, TrialConfig(lora="first"), seed=0),
         arguments,
         {"train": rows},
         callbacks=[Turn(spec)],

@@ -86,7 +86,7 @@ def _stock(config: SearchConfig, task: Task, device: str) -> None:
 
 def _fast(config: SearchConfig, task: Task, device: str) -> None:
     base, _ = load_cut_base(task.base, config.quantization, device, task.vocabulary)
-    with adapted(base, TRIAL.lora, seed=0) as model, tempfile.TemporaryDirectory() as folder:
+    with adapted(base, TRIAL, seed=0) as model, tempfile.TemporaryDirectory() as folder:
         arguments = training_arguments(TRIAL, config, Path(folder), device)
         trainer = trial_trainer(TRIAL, model, arguments, config, task, task.rows(TRIAL))
         trainer.add_callback(_StopThere())

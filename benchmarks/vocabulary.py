@@ -172,7 +172,7 @@ def on_base(
     """A fresh adapter on the base with the task's tokens, and the tokenizer for these."""
     load_cut_base.cache_clear()
     base, tokenizer = load_cut_base(task.base, config.quantization, "cpu", task.vocabulary)
-    with adapted(base, trial.lora, seed=config.seed) as model:
+    with adapted(base, trial, seed=config.seed) as model:
         yield model, tokenizer
 
 

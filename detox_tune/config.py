@@ -23,14 +23,16 @@ from pydantic import (
 
 from detox_tune.errors import UserError, nearest
 
-LoraApproach = Literal["first", "second"]
+LoraApproach = Literal["first", "second", "all"]
 MaskStrategy = Literal["none", "toxic_only", "toxic_context", "inverse_toxic"]
-MaskAnchor = Literal["edits", "labels"]
+MaskAnchor = Literal["labels", "answers", "edits"]
 MASK_STRATEGIES: tuple[MaskStrategy, ...] = get_args(MaskStrategy)
 """Trained label positions: all; toxic ones; those and their neighbours; all but toxic words."""
 MASK_ANCHORS: tuple[MaskAnchor, ...] = get_args(MaskAnchor)
-"""A position is toxic if it answers a toxic span of the source or lies in one of the reference
-(`edits`), or if it lies in one of the reference (`labels`)."""
+"""A label position is toxic if it lies in a toxic span of the reference (`labels`), if it does or
+answers a toxic span of the source (`answers`), or if it does or answers any edit (`edits`)."""
+LORA_APPROACHES: tuple[LoraApproach, ...] = get_args(LoraApproach)
+"""Adapted layers: q and v; q, k, v and o; all linear layers of the blocks."""
 TrainerName = Literal["original", "toxic_penalty_v1", "toxic_mask_v1"]
 """Cross-entropy; that plus gamma x toxic penalty; masked cross-entropy plus gamma x penalty."""
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -39,10 +41,14 @@ Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 
 @dataclass(frozen=True)
 class ReadWith:
-    """Marks a setting that only some mask strategies read, and holds its default there."""
+    """Marks a setting that is only read with some values of another one."""
 
-    strategies: tuple[MaskStrategy, ...]
+    setting: str
+    """The other setting."""
+    values: tuple[str, ...]
+    """Its values with which this one is read."""
     default: Any
+    """The default there, or a function that takes it from the other settings."""
 
 
 class _Settings(BaseModel):
@@ -58,19 +64,38 @@ class TrialConfig(_Settings):
     """The settings of one trial: adapter, input, loss and optimiser."""
 
     lora: LoraApproach = "second"
-    """LoRA approach: `first` adapts q and v, `second` q, k, v, o (r 8, alpha 16, dropout 0.05)."""
+    """`first` adapts q and v, `second` q, k, v and o, each with r 8; `all` every linear layer."""
+    lora_r: Annotated[
+        Annotated[int, Field(ge=1, le=256)] | None, ReadWith("lora", ("all",), default=32)
+    ] = None
+    """Rank of the adapters, 32 by default; read by lora `all`."""
+    lora_alpha: Annotated[
+        PositiveInt | None,
+        ReadWith("lora", ("all",), default=lambda settings: 2 * settings["lora_r"]),
+    ] = None
+    """Scale of the adapters times their rank, 2 x `lora_r` by default; read by lora `all`."""
+    lora_dropout: Annotated[
+        Annotated[float, Field(ge=0.0, lt=1.0)] | None, ReadWith("lora", ("all",), default=0.05)
+    ] = None
+    """Dropout before each adapter, 0.05 by default; read by lora `all`."""
     task_prefix: str = "detoxify: "
     """Text put before every source sentence; empty for none."""
     mask_strategy: MaskStrategy = "none"
     """Label positions that are trained: all, toxic ones, those and neighbours, all but toxic."""
     mask_anchor: Annotated[
-        MaskAnchor | None, ReadWith(("toxic_only", "toxic_context"), default="edits")
+        MaskAnchor | None,
+        ReadWith("mask_strategy", ("toxic_only", "toxic_context"), default="answers"),
     ] = None
-    """What makes a position toxic: `edits` (default) or `labels` alone; read by toxic_* masks."""
+    """What makes a position toxic: `labels`, `answers` (default) or `edits`; for toxic_* masks."""
     context_window: Annotated[
-        Annotated[int, Field(ge=1)] | None, ReadWith(("toxic_context",), default=2)
+        Annotated[int, Field(ge=1)] | None,
+        ReadWith("mask_strategy", ("toxic_context",), default=2),
     ] = None
     """Neighbours (tokens) trained on either side, 2 by default; read by mask toxic_context."""
+    masked_weight: Annotated[
+        Rate | None, ReadWith("mask_strategy", MASK_STRATEGIES[1:], default=0.0)
+    ] = None
+    """Weight of the positions that a mask leaves out: 0 (default) masks, 1 is no mask."""
     gamma: NonNegativeFloat = 0.0
     """Weight of the toxic penalty in the loss; 0 leaves it out."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
@@ -85,17 +110,18 @@ class TrialConfig(_Settings):
     @model_validator(mode="before")
     @classmethod
     def _fill_where_read(cls, values: Any) -> Any:
-        """Give settings that depend on the mask strategy their default, or refuse them."""
+        """Give settings that depend on another one their default, or refuse them."""
         if not isinstance(values, Mapping):
             return values
         filled = dict(values)
-        strategy = str(filled.get("mask_strategy", cls.model_fields["mask_strategy"].default))
         for name, rule in READ_WITH.items():
-            if strategy in rule.strategies:
+            other = str(filled.get(rule.setting, cls.model_fields[rule.setting].default))
+            if other in rule.values:
                 if filled.get(name) is None:
-                    filled[name] = rule.default
+                    default = rule.default
+                    filled[name] = default(filled) if callable(default) else default
             elif filled.get(name) is not None:
-                raise UserError(unread_setting(name, filled[name], strategy))
+                raise UserError(unread_setting(name, filled[name], other))
         return filled
 
     @property
@@ -112,7 +138,7 @@ READ_WITH: dict[str, ReadWith] = {
     for rule in field.metadata
     if isinstance(rule, ReadWith)
 }
-"""The settings of a trial that only some mask strategies read."""
+"""The settings of a trial that are only read with some values of another one."""
 
 
 class SearchConfig(_Settings):
@@ -148,7 +174,10 @@ class SearchConfig(_Settings):
     max_tokens: Annotated[int, Field(ge=8, le=1024)] = 96
     """Longest source or reference in tokens (longer pairs are dropped), and longest output."""
     min_purity: Annotated[float, Field(gt=0.5, le=1.0)] = 0.95
-    """A token is penalised when at least this share of its occurrences lies in toxic spans."""
+    """A token is penalised if at least this share of its occurrences, by an estimate that asks for
+    support, lies in toxic spans."""
+    lexicon_purity: Rate = 0.5
+    """A lexicon entry counts only if references drop it in at least this share of its sources."""
 
     base_model: str = "pocket"
     """`pocket`, or a T5-family checkpoint by hub name or path."""
@@ -182,10 +211,10 @@ class SearchConfig(_Settings):
     """Steps before ASHA may stop a trial."""
     reduction_factor: Annotated[float, Field(gt=1.0)] = 3.0
     """ASHA keeps about one in this many trials at each rung."""
-    collapse_grace: PositiveInt = 100
-    """Steps after which a trial may be stopped for identity collapse."""
+    collapse_grace: PositiveInt = 120
+    """Steps after which a trial may be stopped for identity collapse: warm-up and two reports."""
     collapse_threshold: Rate = 0.6
-    """Copy rate from which a trial that does not improve counts as collapsed."""
+    """Copy rate from which a trial whose copy rate does not fall counts as collapsed."""
     max_copy_rate: Rate = 0.10
     """Highest validation copy rate that a winner may have."""
 
@@ -223,12 +252,14 @@ class SearchConfig(_Settings):
         return self
 
 
-def unread_setting(name: str, value: object, strategy: str) -> str:
-    """The line that refuses a setting which the given mask strategy does not read."""
-    readers = " or ".join(READ_WITH[name].strategies)
+def unread_setting(name: str, value: object, other: str) -> str:
+    """The line that refuses a setting which nothing reads with this value of the other one."""
+    rule = READ_WITH[name]
+    readers = " or ".join(rule.values)
+    listed = rule.values[0] if len(rule.values) == 1 else f"[{', '.join(rule.values)}]"
     return (
-        f"{name}={value!r} is only read with mask_strategy {readers}, but got mask_strategy "
-        f"{strategy}: remove it, or in a space add `when: {{mask_strategy: {readers}}}`"
+        f"{name}={value!r} is only read with {rule.setting} {readers}, but got {rule.setting} "
+        f"{other}: remove it, or in a space add `when: {{{rule.setting}: {listed}}}`"
     )
 
 

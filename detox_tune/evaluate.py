@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from detox_tune import __version__
 from detox_tune.cli import OneLineParser, run_command
+from detox_tune.config import TrialConfig
 from detox_tune.errors import UserError
 from detox_tune.files import write_json
 
@@ -34,6 +35,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(
             "--toxicity-data and --train-pairs fit the embedded classifier, which "
             "--scorers official does not use: leave one of them out"
+        )
+    if options.adapter and options.task_prefix is not None:
+        raise UserError(
+            f"--task-prefix {options.task_prefix!r} is for a --submission; an adapter brings its "
+            "own: leave it out"
         )
     # Imported late, so that --help and wrong flags answer at once.
     from rich.console import Console
@@ -63,8 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lexicon = Lexicon.load(options.lexicon, languages, all_needed=False)
     if options.submission:
         outputs = load_outputs(options.submission, references)
+        task_prefix = TrialConfig().task_prefix
+        if options.task_prefix is not None:
+            task_prefix = options.task_prefix
     else:
-        outputs = _decode(options, references)
+        outputs, task_prefix = _decode(options, references)
     if options.write_outputs:
         write_submission(options.write_outputs, outputs, references)
     _say_about_delete(console, options.lexicon, lexicon)
@@ -76,13 +85,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fitted = _scorers(options, pairs, lexicon, labelled)
     texts = [outputs[pair.language, pair.source] for pair in pairs]
     scored = {
-        "system": score_outputs(texts, pairs, lexicon=lexicon, scorers=fitted.scorers),
+        "system": score_outputs(
+            texts, pairs, lexicon=lexicon, scorers=fitted.scorers, task_prefix=task_prefix
+        ),
         **score_baselines(pairs, lexicon=lexicon, scorers=fitted.scorers),
     }
     result = _show(scored, pairs, fitted, options.seed, console)
     if options.json:
         settings = {
             **_settings(options),
+            "task_prefix": task_prefix,
             "rows_dropped": len(references.loaded.bad_rows),
             "labelled_rows_dropped": len(labelled.bad_rows) if labelled else 0,
         }
@@ -153,8 +165,8 @@ def _scorers(
     return cross_fitting.cross_fitted(pairs, lexicon=lexicon, labelled=labelled, seed=seed)
 
 
-def _decode(options: argparse.Namespace, references: References) -> dict[Key, str]:
-    """The adapter's output for every sentence of the references, sentinels left in."""
+def _decode(options: argparse.Namespace, references: References) -> tuple[dict[Key, str], str]:
+    """The adapter's output for every sentence, sentinels left in, and its task prefix."""
     from rich.progress import track
 
     from detox_tune.evaluation.rewriting import load_adapter
@@ -169,7 +181,7 @@ def _decode(options: argparse.Namespace, references: References) -> dict[Key, st
         chunk = keys[start : start + _DECODED_AT_ONCE]
         texts = adapter.rewrite([source for _, source in chunk])
         outputs.update(zip(chunk, texts, strict=True))
-    return outputs
+    return outputs, adapter.task_prefix
 
 
 def _say(console: Console, text: str) -> None:
@@ -229,6 +241,11 @@ def _parser() -> argparse.ArgumentParser:
         "each",
     )
     what.add_argument("--adapter", type=Path, help="the best/ folder of a search")
+    parser.add_argument(
+        "--task-prefix",
+        help="what stood before the sources of a submission: its echo in an output hides no copy "
+        f"(default: {TrialConfig().task_prefix!r})",
+    )
     parser.add_argument(
         "--reference", required=True, help="pairs: a tsv, csv, jsonl or parquet file, or a folder"
     )

@@ -25,8 +25,8 @@ def test_the_trainer_follows_from_mask_and_gamma(settings: dict[str, Any], train
     ("strategy", "anchor", "window"),
     [
         ("none", None, None),
-        ("toxic_only", "edits", None),
-        ("toxic_context", "edits", 2),
+        ("toxic_only", "answers", None),
+        ("toxic_context", "answers", 2),
         ("inverse_toxic", None, None),
     ],
 )
@@ -44,7 +44,7 @@ def test_settings_have_a_value_only_where_they_are_read(
         ({"zzz": 1}, r"'zzz' is not a setting here; valid: batch_size, context_window, gamma"),
         ({"gamma": -1}, r"gamma=-1: .*greater than or equal to 0 \(Weight of the toxic penalty"),
         ({"gamma": "much"}, r"gamma='much': .*valid number"),
-        ({"lora": "third"}, r"lora='third': .*'first' or 'second'"),
+        ({"lora": "third"}, r"lora='third': .*'first', 'second' or 'all'"),
         ({"learning_rate": 0}, r"learning_rate=0: .*greater than 0"),
         ({"context_window": 2}, r"context_window=2 is only read with mask_strategy toxic_context"),
         (

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from detox_tune.config import TrialConfig
 from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
 from detox_tune.data.pairs import Pair
 from detox_tune.evaluate import main
@@ -178,7 +179,7 @@ def test_an_adapter(files: Path, tiny_base: Path) -> None:
     from detox_tune.model.lora import add_lora
 
     base, _ = load_base(str(tiny_base), quantization="none", device="cpu")
-    model = add_lora(base, "first", seed=0)
+    model = add_lora(base, TrialConfig(lora="first"), seed=0)
     model.save_pretrained(str(files / "best"))
     metrics = {"quantization": "none", "settings": {"task_prefix": "detoxify: "}, "max_tokens": 24}
     (files / "best" / "metrics.json").write_text(json.dumps(metrics))

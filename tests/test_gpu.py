@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers import TrainingArguments
 
+from detox_tune.config import TrialConfig
 from detox_tune.evaluation.decoding import greedy_decode
 from detox_tune.evaluation.drafting import draft_decode
 from detox_tune.model.base import Quantization, load_base
@@ -63,7 +64,7 @@ def trained(base: Any, folder: Path, *, fast: bool, dropout: float, steps: int) 
         lr_scheduler_type="constant",
         use_cpu=base.device.type == "cpu",
     )
-    with adapted(base, "second", seed=0) as model:
+    with adapted(base, TrialConfig(lora="all"), seed=0) as model:
         for name, module in model.named_modules():
             if ".lora_dropout." in name:
                 module.p = dropout
@@ -111,7 +112,7 @@ def test_with_dropout_an_nf4_base_learns_its_pairs(
 def test_drafted_outputs_are_greedy_s(tiny_base: Path, device: str) -> None:
     base = loaded(tiny_base, "none", device)
     sources = [row["input_ids"] for row in rows(64)]
-    with adapted(base, "second", seed=0) as model:
+    with adapted(base, TrialConfig(lora="all"), seed=0) as model:
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(weight, std=0.05)

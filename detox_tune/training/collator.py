@@ -1,5 +1,6 @@
 """Rows of token ids: masked once, then padded to batches."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -53,6 +54,8 @@ def masked_rows(
     rows: Dataset | Sequence[Mapping[str, Any]],
     mask_strategy: MaskStrategy,
     context_window: int | None,
+    *,
+    keep_all: bool = False,
 ) -> tuple[list[dict[str, Any]], MaskStatistics]:
     """The rows of a split that have a trained position, as the collator wants them.
 
@@ -61,6 +64,7 @@ def masked_rows(
         rows: a data set or a sequence of rows with `ROW_COLUMNS`; see `build_trainer`.
         mask_strategy: see `masking.trained_positions`.
         context_window: neighbours on either side, in tokens, for `toxic_context` alone.
+        keep_all: keep rows without a trained position, too: their positions have a weight.
 
     Returns:
         The rows with their `trained` column, as plain lists (a training loop reads them several
@@ -85,13 +89,15 @@ def masked_rows(
     )
     if not masked:
         raise UserError(f"the split {split} holds no pair: give it at least one")
+    if keep_all:
+        return masked, dataclasses.replace(statistics, dropped=0)
     kept = [row for row in masked if any(row["trained"])]
     if not kept:
         raise UserError(
             f"mask_strategy={mask_strategy!r} leaves none of the {statistics.examples} {split} "
             f"pairs to train on: the lexicon covers {statistics.covered} of them and finds "
             f"{statistics.toxic_words} toxic words in the references; use a lexicon of the data's "
-            "languages, mask_anchor='edits', or mask_strategy='none'"
+            "languages, mask_anchor='answers', or mask_strategy='none'"
         )
     return kept, statistics
 

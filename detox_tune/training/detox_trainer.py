@@ -27,29 +27,30 @@ class _Positions(NamedTuple):
     """Label positions, [b, t] or [n], and the counts [2] that their two losses are divided by."""
 
     labels: Tensor
-    trained: Tensor
+    weight: Tensor
+    """Of the position in the cross-entropy."""
     penalised: Tensor
     counts: Tensor
 
     def read(self) -> Tensor:
         """Where a loss reads the logits."""
-        return self.trained | self.penalised
+        return (self.weight > 0) | self.penalised
 
     def at(self, index: Tensor | slice) -> _Positions:
         """A part of the positions, with the same counts."""
         return _Positions(
-            self.labels[index], self.trained[index], self.penalised[index], self.counts
+            self.labels[index], self.weight[index], self.penalised[index], self.counts
         )
 
 
 class DetoxTrainer(Trainer):
     """A Trainer whose loss is masked cross-entropy + gamma x toxic penalty.
 
-    Each mean runs over its positions (trained, penalised) of the whole accumulated batch, so
-    accumulating k batches of b pairs gives the step of one batch of k x b. In evaluation they run
-    over the whole data set. Both terms are logged beside `loss`, as `cross_entropy` and
-    `toxic_penalty` (without gamma), with the evaluation's prefix there. `build_trainer` checks the
-    settings and makes the data.
+    The cross-entropy is a weighted mean: trained positions weigh 1, others `masked_weight`. Each
+    mean runs over its positions of the whole accumulated batch, so accumulating k batches of b
+    pairs gives the step of one batch of k x b. In evaluation they run over the whole data set. Both
+    terms are logged beside `loss`, as `cross_entropy` and `toxic_penalty` (without gamma), with the
+    evaluation's prefix there. `build_trainer` checks the settings and makes the data.
     """
 
     loss_is_scaled_for_ga = True  # the losses divide by counts over the whole accumulated batch
@@ -60,6 +61,7 @@ class DetoxTrainer(Trainer):
         gamma: float,
         forbidden_token_ids: Iterable[int],
         mask_strategy: str,
+        masked_weight: float,
         mask_statistics: MaskStatistics,
         fast: bool,
         token_budget: int | None,
@@ -69,6 +71,7 @@ class DetoxTrainer(Trainer):
         self._base: Any = self.model  # typed as any module; ours are encoder-decoders
         self.gamma = gamma
         self.mask_strategy = mask_strategy
+        self.masked_weight = masked_weight
         self.mask_statistics = mask_statistics
         self.fast = fast
         self.token_budget = token_budget
@@ -77,13 +80,13 @@ class DetoxTrainer(Trainer):
         )
         # Sums since the last log: terms of the steps, and the global step at which they started.
         self._step_terms: tuple[Tensor, int] | None = None
-        # Sums over an evaluation: cross-entropy, its positions, penalty, its positions.
+        # Sums over an evaluation: cross-entropy, its weights, penalty, its positions.
         self._evaluated = torch.zeros(4, dtype=torch.float64)
 
     def get_batch_samples(
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[Any], Any]:
-        """The batches of one optimizer step and their [trained, penalised] position counts."""
+        """The batches of one optimizer step, and what its two means are divided by, [2]."""
         batches, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         counts = [self._counts(*self._positions(batch)) for batch in batches]
         return batches, torch.stack(counts).sum(0).to(device) if counts else None
@@ -107,11 +110,13 @@ class DetoxTrainer(Trainer):
         Raises:
             NonFiniteLossError: the loss is infinite or not a number.
         """
-        trained_bt, penalised_bt = self._positions(inputs)
-        own_counts = self._counts(trained_bt, penalised_bt)
+        weight_bt, penalised_bt = self._positions(inputs)
+        own_counts = self._counts(weight_bt, penalised_bt)
         of_step = model.training and isinstance(num_items_in_batch, Tensor)
         counts = cast(Tensor, num_items_in_batch) if of_step else own_counts
-        positions = _Positions(inputs["labels"], trained_bt, penalised_bt, counts.clamp(min=1))
+        # one that is 0 divides a sum that is 0
+        counts = counts.masked_fill(counts == 0, 1.0)
+        positions = _Positions(inputs["labels"], weight_bt, penalised_bt, counts)
         if self.fast and model.training and not return_outputs and not head_is_trained(self._base):
             outputs = None
             loss, terms_k = self._gathered_loss(model, inputs, positions)
@@ -161,10 +166,10 @@ class DetoxTrainer(Trainer):
 
     def _terms(self, logits: Tensor, positions: _Positions) -> Tensor:
         """Cross-entropy and toxic penalty; shape [2]."""
-        labels, trained, penalised, (count_trained, count_penalised) = positions
+        labels, weight, penalised, (weights, count_penalised) = positions
         return torch.stack(
             [
-                masked_cross_entropy(logits, labels, trained, count=count_trained),
+                masked_cross_entropy(logits, labels, weight, count=weights),
                 toxic_penalty(logits, penalised, self._forbidden_ids, count=count_penalised),
             ]
         )
@@ -178,10 +183,10 @@ class DetoxTrainer(Trainer):
         self._evaluated = torch.zeros(4, dtype=torch.float64)
         output: EvalLoopOutput = super().evaluation_loop(*args, **kwargs)
         prefix = kwargs.get("metric_key_prefix", "eval")
-        cross_entropy, trained, penalty, penalised = self._evaluated.tolist()
+        cross_entropy, weights, penalty, penalised = self._evaluated.tolist()
         metrics = {
-            "cross_entropy": cross_entropy / max(trained, 1),
-            "toxic_penalty": penalty / max(penalised, 1),
+            "cross_entropy": cross_entropy / (weights or 1),
+            "toxic_penalty": penalty / (penalised or 1),
         }
         metrics["loss"] = metrics["cross_entropy"] + self.gamma * metrics["toxic_penalty"]
         losses = {f"{prefix}_{name}": value for name, value in metrics.items()}
@@ -217,15 +222,15 @@ class DetoxTrainer(Trainer):
             self._signature_columns = columns  # type: ignore[assignment]  # there: None at first
 
     def _positions(self, inputs: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
-        """Trained and penalised positions, bool, [b, t] each."""
+        """Weights of the cross-entropy, float32, and penalised positions, bool; [b, t] each."""
         labels_bt = inputs["labels"]
-        trained_bt = inputs["trained"] & (labels_bt != -100)
+        weight_bt = torch.where(inputs["trained"], 1.0, self.masked_weight) * (labels_bt != -100)
         forbidden_ids = self._forbidden_ids.to(labels_bt.device)
-        return trained_bt, penalised_positions(labels_bt, inputs["label_toxic"], forbidden_ids)
+        return weight_bt, penalised_positions(labels_bt, inputs["label_toxic"], forbidden_ids)
 
     @staticmethod
-    def _counts(trained_bt: Tensor, penalised_bt: Tensor) -> Tensor:
-        return torch.stack([trained_bt.sum(), penalised_bt.sum()])
+    def _counts(weight_bt: Tensor, penalised_bt: Tensor) -> Tensor:
+        return torch.stack([weight_bt.sum(), penalised_bt.sum().to(weight_bt.dtype)])
 
     def _remember(self, terms: Tensor, own_counts: Tensor, *, is_training: bool) -> None:
         if is_training:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from detox_tune.config import MASK_ANCHORS, MaskAnchor
@@ -101,32 +103,45 @@ def encode_sources(
 
 
 def toxic_token_ids(examples: Sequence[Example], *, min_purity: float) -> list[int]:
-    """Ids whose occurrences lie in toxic spans at least `min_purity` of the time, sorted.
+    """Ids that nearly always stand in toxic spans, sorted.
 
-    Counted over every source (once) and every reference, so that a piece which also builds
-    innocent words is not forbidden.
+    Counted over every source (once) and every reference. A token that is toxic k times of n is one
+    of these if (k + 1/2) / (n + 1), the mean of its share by Jeffreys' prior, reaches `min_purity`:
+    seen a few times, it is no evidence. (A lower confidence bound of .95 would take 59 occurrences,
+    which no token of 200 pairs has.) Where such a token only ever follows another one in its span,
+    the first one is enough.
     """
     total: Counter[int] = Counter()
     toxic: Counter[int] = Counter()
+    runs: list[list[int]] = []
+    for ids, marks in _distinct_texts(examples):
+        total.update(ids)
+        for is_toxic, run in groupby(zip(ids, marks, strict=True), key=itemgetter(1)):
+            if is_toxic:
+                runs.append([token for token, _ in run])
+                toxic.update(runs[-1])
+    pure = {i for i, k in toxic.items() if k + 0.5 >= min_purity * (total[i] + 1)}
+    return sorted({token for run in runs for token in [i for i in run if i in pure][:1]})
+
+
+def _distinct_texts(examples: Sequence[Example]) -> Iterator[tuple[list[int], list[bool]]]:
+    """Ids and marks of each source, once, and of each reference."""
     seen: set[int] = set()
     for example in examples:
-        texts = [(example.label_ids, example.label_toxic)]
+        yield example.label_ids, example.label_toxic
         if example.pair not in seen:
             seen.add(example.pair)
-            texts.append((example.source_ids, example.source_toxic))
-        for ids, marks in texts:
-            total.update(ids)
-            toxic.update(i for i, mark in zip(ids, marks, strict=True) if mark)
-    return sorted(i for i, n in toxic.items() if n >= min_purity * total[i])
+            yield example.source_ids, example.source_toxic
 
 
 def _marked_ids(
     tokenizer: PreTrainedTokenizerBase, text: str, spans: Sequence[Span]
 ) -> tuple[list[int], list[bool]]:
-    """Ids of a text, and whether each token overlaps a span (in characters)."""
+    """Ids of a text, and whether most of each token's characters lie in a span."""
     encoded = tokenizer(text, return_offsets_mapping=True)
-    marks = [
-        any(start < span_end and end > span_start for span_start, span_end in spans)
-        for start, end in encoded.offset_mapping
-    ]
+    inside = {place for start, end in spans for place in range(start, end)}
+    marks = []
+    for start, end in encoded.offset_mapping:
+        places = [place for place in range(start, end) if not text[place].isspace()]
+        marks.append(2 * len(inside.intersection(places)) > len(places))
     return list(encoded.input_ids), marks

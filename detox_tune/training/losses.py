@@ -13,20 +13,21 @@ from torch import Tensor
 
 
 def masked_cross_entropy(
-    logits_btv: Tensor, labels_bt: Tensor, trained_bt: Tensor, *, count: int | Tensor
+    logits_btv: Tensor, labels_bt: Tensor, weight_bt: Tensor, *, count: float | Tensor
 ) -> Tensor:
-    """Cross-entropy summed over the trained positions, over `count`; scalar, fp32, in nats.
+    """Weighted cross-entropy summed over the positions, over `count`; scalar, fp32, in nats.
 
     Args:
         logits_btv: any floating type; the loss is computed in fp32 (fp64 stays fp64).
-        labels_bt: token ids; -100 at padding, which must not be trained.
-        trained_bt: bool, the positions that count.
-        count: trained positions of the whole accumulated batch, at least 1.
+        labels_bt: token ids; -100 at padding, whose weight must be 0.
+        weight_bt: weight of each position, at least 0; positions of weight 0 do not count.
+        count: the weights of the whole accumulated batch added up.
     """
-    labels_bt = labels_bt.masked_fill(~trained_bt, -100)
+    labels_bt = labels_bt.masked_fill(weight_bt == 0, -100)
     # Left out by their label: picking rows out of the logits would copy them.
     logits_nv = _at_least_fp32(logits_btv).flatten(0, -2)
-    return F.cross_entropy(logits_nv, labels_bt.flatten(), reduction="sum") / count
+    losses_n = F.cross_entropy(logits_nv, labels_bt.flatten(), reduction="none")
+    return (losses_n * weight_bt.flatten()).sum() / count
 
 
 def toxic_penalty(

@@ -16,7 +16,7 @@ from detox_tune.config import MaskAnchor, MaskStrategy
 def answering_positions(
     source_ids: Sequence[int], label_ids: Sequence[int], source_toxic: Sequence[bool]
 ) -> list[bool]:
-    """Label positions at which a reference answers a toxic span of its source.
+    """Label positions at which a reference answers an edited part of its source.
 
     These are the tokens that replace a toxic source token and, after a pure deletion of one, the
     next kept token: the place where copying on would be wrong. In a pair without any toxic source
@@ -62,13 +62,15 @@ def toxic_positions(
 ) -> list[bool]:
     """Label positions that are toxic, one flag for each label token.
 
-    With `mask_anchor="labels"` those in toxic spans of the reference; with `"edits"` also those
-    that answer a toxic span of the source, see `answering_positions`.
+    With `mask_anchor="labels"` those in toxic spans of the reference; with `"answers"` also those
+    that answer a toxic span of the source, with `"edits"` those that answer any edit; see
+    `answering_positions`.
     """
     assert len(label_ids) == len(label_toxic), "one flag for each label token"
     if mask_anchor == "labels":
         return list(label_toxic)
-    answering = answering_positions(source_ids, label_ids, source_toxic)
+    answered = source_toxic if mask_anchor == "answers" else [False] * len(source_toxic)
+    answering = answering_positions(source_ids, label_ids, answered)
     return [a or b for a, b in zip(label_toxic, answering, strict=True)]
 
 

@@ -36,6 +36,7 @@ def build_trainer(
     mask_strategy: MaskStrategy = "none",
     context_window: int | None = None,
     *,
+    masked_weight: float | None = None,
     gamma: float = 0.0,
     fast: bool = True,
     token_budget: int | None = None,
@@ -44,19 +45,21 @@ def build_trainer(
 
     Args:
         trainer_name: `original` (cross-entropy), `toxic_penalty_v1` (plus gamma x toxic penalty)
-            or `toxic_mask_v1` (cross-entropy at the positions that `mask_strategy` picks, plus
-            gamma x toxic penalty where gamma > 0).
+            or `toxic_mask_v1` (cross-entropy at the positions that `mask_strategy` picks, the
+            others weighing `masked_weight`, plus gamma x toxic penalty where gamma > 0).
         model: an encoder-decoder of the T5 family, with or without a PEFT adapter.
         args: of the Trainer; what would change the loss, and several processes, are refused.
         dataset_dict: a `DatasetDict` or a dict with "train" and perhaps "validation". A row holds
             `input_ids` and `labels` (unpadded, with the end token) and, with one flag for each
             label token, `label_toxic` (in a toxic span of the reference) and `toxic_positions`
-            (from `masking.toxic_positions`). Pairs left with no trained position are dropped.
+            (from `masking.toxic_positions`). Pairs left with no trained position are dropped, but
+            for a masked weight above 0.
         data_collator: makes the batches of `DetoxCollator`, the default.
         callbacks: of the Trainer.
         forbidden_token_ids: the tokens that the penalty keeps down; read where gamma > 0.
         mask_strategy: see `masking.trained_positions`.
         context_window: neighbours on either side, in tokens, for `toxic_context` alone.
+        masked_weight: weight, in [0, 1], of the positions that the mask leaves out; 0 by default.
         gamma: weight of the toxic penalty, at least 0.
         fast: project only the positions that a loss reads, in chunks; the same loss and gradients
             as without. A head that is trained itself is always projected whole.
@@ -72,14 +75,25 @@ def build_trainer(
     """
     config: Any = model.config
     settings = check_settings(
-        trainer_name, mask_strategy=mask_strategy, context_window=context_window, gamma=gamma
+        trainer_name,
+        mask_strategy=mask_strategy,
+        context_window=context_window,
+        masked_weight=masked_weight,
+        gamma=gamma,
     )
+    weight = settings.masked_weight or 0.0
     check_arguments(args)
     if "train" not in dataset_dict:
         found = ", ".join(map(str, dataset_dict)) or "nothing"
         raise UserError(f"dataset_dict holds {found} but needs a split named 'train': rename one")
     splits = {
-        name: masked_rows(name, dataset_dict[name], mask_strategy, settings.context_window)
+        name: masked_rows(
+            name,
+            dataset_dict[name],
+            mask_strategy,
+            settings.context_window,
+            keep_all=weight > 0,
+        )
         for name in ("train", "validation")
         if name in dataset_dict
     }
@@ -95,6 +109,7 @@ def build_trainer(
         gamma=gamma,
         forbidden_token_ids=forbidden_tokens(forbidden_token_ids, gamma, config.vocab_size),
         mask_strategy=mask_strategy,
+        masked_weight=weight,
         mask_statistics=statistics,
         fast=fast,
         token_budget=token_budget,

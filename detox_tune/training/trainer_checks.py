@@ -26,7 +26,7 @@ def check_settings(trainer_name: str, **settings: Any) -> TrialConfig:
 
     Args:
         trainer_name: one of `TrainerName`; each of them reads what those before it read.
-        settings: `mask_strategy`, `context_window` and `gamma`.
+        settings: `mask_strategy`, `context_window`, `masked_weight` and `gamma`.
 
     Raises:
         UserError: settings that break a rule of `TrialConfig`, or that this trainer does not read.

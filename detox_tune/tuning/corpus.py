@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from detox_tune.config import SearchConfig
 from detox_tune.data import embedded
 from detox_tune.data.lexicon import Lexicon
+from detox_tune.data.lexicon_purity import ordinary_words
 from detox_tune.data.pairs import LoadedPairs, Pair, load_pairs
 from detox_tune.data.split import Splits, split_pairs
 from detox_tune.errors import UserError
+
+_SHOWN = 6  # entries that were set aside
 
 
 @dataclass(frozen=True)
@@ -19,6 +23,9 @@ class Corpus:
 
     splits: Splits
     lexicon: Lexicon
+    """Without the entries that are ordinary words in the training pairs."""
+    set_aside: tuple[str, ...]
+    """Those entries, sorted."""
     loaded: LoadedPairs | None
     """How reading went; None for the embedded corpus."""
 
@@ -32,6 +39,12 @@ class Corpus:
             f"{len(splits.test)} test ({', '.join(languages)}); "
             f"lexicon: {len(self.lexicon)} entries"
         )
+        if self.set_aside:
+            shown = ", ".join(self.set_aside[:_SHOWN])
+            lines.append(
+                f"lexicon: {len(self.set_aside)} entries set aside as ordinary words here, since "
+                f"references mostly keep them (lexicon_purity): {shown}"
+            )
         return "\n".join(lines)
 
 
@@ -62,7 +75,18 @@ def load_corpus(config: SearchConfig) -> Corpus:
         test_share=config.test_share,
     )
     languages = sorted({pair.language for pair in pairs})
-    return Corpus(splits, _lexicon(config, languages), loaded)
+    without = Corpus(splits, Lexicon({}), (), loaded)
+    return with_lexicon(without, _lexicon(config, languages), config.lexicon_purity)
+
+
+def with_lexicon(corpus: Corpus, lexicon: Lexicon, purity: float) -> Corpus:
+    """The corpus with a lexicon, from which ordinary words are taken (`ordinary_words`)."""
+    ordinary = ordinary_words(lexicon, corpus.splits.train, purity=purity)
+    return dataclasses.replace(
+        corpus,
+        lexicon=lexicon.without(ordinary) if ordinary else lexicon,
+        set_aside=tuple(sorted(entry for entries in ordinary.values() for entry in entries)),
+    )
 
 
 def denoising_sentences(config: SearchConfig, corpus: Corpus) -> Sequence[str]:

@@ -26,8 +26,8 @@ from detox_tune.evaluation.scores import (
 from detox_tune.files import write_json, write_table, write_text
 from detox_tune.model.base import load_base
 from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
-from detox_tune.tuning.results import Winner
 from detox_tune.tuning.task import Task
+from detox_tune.tuning.winner import Finalist
 
 ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 N_SAMPLES = 20
@@ -35,18 +35,19 @@ Scores = dict[str, float]
 
 
 def export_winner(
-    winner: Winner, config: SearchConfig, task: Task, test: Sequence[Pair], folder: Path
+    finalist: Finalist, config: SearchConfig, task: Task, test: Sequence[Pair], folder: Path
 ) -> dict[str, Any]:
     """Write `folder` (best/), load the adapter from it, and score that on the test split, once.
 
     The adapter is read back from disk into a freshly loaded base, so the scores are those of what
-    a user gets; its validation scores stand beside the reported ones.
+    a user gets.
 
     Returns:
-        The content of metrics.json: `settings`, `validation` (reported and reloaded), `test` with
+        The content of metrics.json: `settings`, `validation` (sample and whole split), `test` with
         the scores of `tuned`, `base` (untuned), `copy` and `delete`, all on the full base, and
         `vocabulary`: how many tokens trials had, and what the full base changes on the test split.
     """
+    winner = finalist.candidate
     folder.mkdir(parents=True, exist_ok=True)
     with winner.checkpoint.as_directory() as checkpoint:
         for name in ADAPTER_FILES:
@@ -76,8 +77,8 @@ def export_winner(
     }
     adapted = PeftModel.from_pretrained(base, str(folder))
     systems["tuned"] = outputs(adapted, test)
-    scored = {name: _score(texts, test, task) for name, texts in systems.items()}
-    reloaded = _score(outputs(adapted, task.validation), task.validation, task)
+    prefix = winner.settings.task_prefix
+    scored = {name: _score(texts, test, task, prefix) for name, texts in systems.items()}
     cut_vocabulary(base, task.vocabulary)  # the last use of the full one
     on_cut = outputs(adapted, test, CutTokenizer(tokenizer, task.vocabulary))
     metrics = {
@@ -88,13 +89,13 @@ def export_winner(
         "max_tokens": config.max_tokens,
         "scorers": task.scorers.name,
         "validation": {
-            "reported": {n: winner.report[n] for n in (*SCORES, "step") if n in winner.report},
-            "reloaded": mean_scores(reloaded),
+            "sample": {n: winner.report[n] for n in (*SCORES, "step") if n in winner.report},
+            "whole": finalist.scores,
         },
         "vocabulary": {
             "kept": len(task.vocabulary.kept),
             "of": full_size,
-            "test_j_on_cut": mean_scores(_score(on_cut, test, task))["j"],
+            "test_j_on_cut": mean_scores(_score(on_cut, test, task, prefix))["j"],
             # The logits of kept tokens are the same, so here the full head chose a dropped one.
             "outputs_with_dropped_tokens": sum(map(ne, on_cut, systems["tuned"])),
         },
@@ -106,8 +107,12 @@ def export_winner(
     return metrics
 
 
-def _score(outputs: Sequence[str], pairs: Sequence[Pair], task: Task) -> pd.DataFrame:
-    return score_outputs(outputs, pairs, lexicon=task.lexicon, scorers=task.scorers)
+def _score(
+    outputs: Sequence[str], pairs: Sequence[Pair], task: Task, task_prefix: str
+) -> pd.DataFrame:
+    return score_outputs(
+        outputs, pairs, lexicon=task.lexicon, scorers=task.scorers, task_prefix=task_prefix
+    )
 
 
 def _write_samples(

@@ -30,8 +30,8 @@ COLUMNS = (
 
 
 @dataclass(frozen=True)
-class Winner:
-    """The best feasible report of a search, and where its adapter is."""
+class Candidate:
+    """A report that may win a search, and where its adapter is."""
 
     trial: str
     settings: TrialConfig
@@ -39,28 +39,31 @@ class Winner:
     checkpoint: Checkpoint
 
 
-def feasible_j(report: Mapping[str, Any], max_copy_rate: float) -> float:
-    """What reports are ranked by: `j` where the copy rate allows a winner.
+def feasible_j(scores: Mapping[str, float], max_copy_rate: float, copy_j: float) -> float:
+    """What reports are ranked by: `j` where they may win.
 
-    Any other report ranks below all of these; among such, the lower the copy rate the higher. One
-    that is not finite ranks last.
+    A winner's copy rate is at most `max_copy_rate`, and its `j` above that of the untouched copy.
+    All others rank below: first those that copy too much, the lower the copy rate the higher, then
+    those that copy little and are no better than the copy, and last what is not finite.
     """
-    j, copy_rate = float(report["j"]), float(report["copy_rate"])
+    j, copy_rate = float(scores["j"]), float(scores["copy_rate"])
     if not (math.isfinite(j) and math.isfinite(copy_rate)):
         return -math.inf
-    return j if copy_rate <= max_copy_rate else -1 - copy_rate
+    if copy_rate > max_copy_rate:
+        return -1 - copy_rate
+    return j if j > copy_j else -3 + j
 
 
-def best_report(reports: Sequence[Mapping[str, Any]], max_copy_rate: float) -> Mapping[str, Any]:
+def best_report(reports: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     """The report that stands for a trial: the first with the highest `feasible_j`."""
-    return max(reports, key=lambda report: feasible_j(report, max_copy_rate))
+    return max(reports, key=lambda report: float(report["feasible_j"]))
 
 
-def trial_row(result: Result, max_copy_rate: float) -> dict[str, Any]:
+def trial_row(result: Result) -> dict[str, Any]:
     """One trial's settings, the scores of its best report, steps, seconds and why it ended."""
     last = result.metrics or {}
     reports = _reports(result)
-    best = best_report(reports, max_copy_rate) if reports else {}
+    best = best_report(reports) if reports else {}
     config = TrialConfig.model_validate(result.config or {})
     return {
         "trial": trial_name(result),
@@ -74,20 +77,18 @@ def trial_row(result: Result, max_copy_rate: float) -> dict[str, Any]:
     }
 
 
-def find_winner(results: Iterable[Result], max_copy_rate: float) -> Winner | None:
-    """The best report of all trials with its checkpoint, or None if it copies too much."""
-    kept = [
-        (report, checkpoint, result)
-        for result in results
-        for checkpoint, report in (result.best_checkpoints or [])
-    ]
-    if not kept:
-        return None
-    report, checkpoint, result = max(kept, key=lambda one: feasible_j(one[0], max_copy_rate))
-    if feasible_j(report, max_copy_rate) < -1:  # not even the best one may win
-        return None
-    settings = TrialConfig.model_validate(result.config or {})
-    return Winner(trial_name(result), settings, report, checkpoint)
+def candidates(results: Iterable[Result], most: int) -> list[Candidate]:
+    """The best reports that may win, one of a trial and at most `most` of them, the best first."""
+    found = []
+    for result in results:
+        kept = [(report, checkpoint) for checkpoint, report in result.best_checkpoints or []]
+        if not kept:
+            continue
+        report, checkpoint = max(kept, key=lambda one: float(one[0]["feasible_j"]))
+        if report["feasible_j"] > -1:  # others may not win
+            settings = TrialConfig.model_validate(result.config or {})
+            found.append(Candidate(trial_name(result), settings, report, checkpoint))
+    return sorted(found, key=lambda one: -one.report["feasible_j"])[:most]
 
 
 def write_trials(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -28,12 +28,13 @@ from detox_tune.tuning.cluster import concurrency, connected
 from detox_tune.tuning.corpus import Corpus, load_corpus
 from detox_tune.tuning.export import export_winner
 from detox_tune.tuning.progress import SearchProgress, clock, settings
-from detox_tune.tuning.results import find_winner, trial_row, write_trials
+from detox_tune.tuning.results import candidates, trial_row, write_trials
 from detox_tune.tuning.scheduler import CollapseScheduler
 from detox_tune.tuning.searcher import DetoxSearch
 from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.task import Task, build_task
 from detox_tune.tuning.trial import run_trial
+from detox_tune.tuning.winner import FINALISTS, Finalist, score_finalists
 
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "ray", "optuna")
 _CHECKPOINTS_KEPT = 2  # checkpoints a trial keeps: its best, and its last
@@ -61,18 +62,24 @@ def run_search(config: SearchConfig, space: SearchSpace) -> int:
         record = describe_search(config, space, corpus) | {"over_long_examples": task.over_long}
         write_json(folder / "search.json", record)
         results = run_trials(config, space, task, folder, concurrency(config, resources))
-    rows = [trial_row(result, config.max_copy_rate) for result in results]
+    rows = [trial_row(result) for result in results]
     write_trials(folder / "trials.csv", rows)
-    winner = find_winner(results, config.max_copy_rate)
-    record |= {"wall_seconds": round(time.monotonic() - started, 1)}
-    if winner is None:
+    validation = corpus.splits.validation
+    log.print(f"scoring the best trials on all {len(validation)} validation pairs")
+    finalists = score_finalists(candidates(results, FINALISTS), config, task, validation)
+    record |= {
+        "finalists": [finalist.record() for finalist in finalists],
+        "wall_seconds": round(time.monotonic() - started, 1),
+    }
+    if not finalists or finalists[0].feasible_j <= -1:
         write_json(folder / "search.json", record)
-        log.print(no_winner(rows, config.max_copy_rate), style="red")
+        log.print(no_winner(rows, finalists, config.max_copy_rate, task.copy_j), style="red")
         return 1
+    winner = finalists[0].candidate
     log.print(
         f"loading {winner.trial} back from disk, scoring {len(corpus.splits.test)} test pairs"
     )
-    metrics = export_winner(winner, config, task, corpus.splits.test, folder / "best")
+    metrics = export_winner(finalists[0], config, task, corpus.splits.test, folder / "best")
     record |= {"winner": winner.trial, "wall_seconds": round(time.monotonic() - started, 1)}
     write_json(folder / "search.json", record)
     show_result(metrics, folder, time.monotonic() - started, console)
@@ -185,14 +192,30 @@ def describe_search(config: SearchConfig, space: SearchSpace, corpus: Corpus) ->
     }
 
 
-def no_winner(rows: list[dict[str, Any]], max_copy_rate: float) -> str:
+def no_winner(
+    rows: list[dict[str, Any]], finalists: list[Finalist], max_copy_rate: float, copy_j: float
+) -> str:
     """Why nothing was exported."""
-    rates = [row["copy_rate"] for row in rows if row["copy_rate"] is not None]
-    lowest = f"the lowest copy rate of any report is {min(rates):.2f}" if rates else "none reported"
+    reported = [row for row in rows if row["copy_rate"] is not None]
+    little = [row for row in reported if row["copy_rate"] <= max_copy_rate]
+    if finalists:
+        why = (
+            f"the best {len(finalists)} trials have a copy rate above {max_copy_rate:g}, or a j "
+            "not above the untouched copy's, on the whole validation split (search.json)"
+        )
+    elif little:
+        best = max(row["j"] for row in little)
+        why = (
+            f"{len(little)} trials copy little, but their j, {best:.3f} at best, is not above that "
+            f"of the untouched copy, {copy_j:.3f}"
+        )
+    else:
+        lowest = min((row["copy_rate"] for row in reported), default=None)
+        why = f"no trial has a validation copy rate of at most {max_copy_rate:g}, "
+        why += "none reported" if lowest is None else f"the lowest is {lowest:.2f}"
     return (
-        f"no adapter exported: no trial has a validation copy rate of at most {max_copy_rate:g} "
-        f"({lowest}). Search more trials or steps, a higher learning rate, or another mask; "
-        "trials.csv says how each one ended."
+        f"no adapter exported: {why}. Search more trials or steps, a higher learning rate, or "
+        "another mask; trials.csv says how each one ended."
     )
 
 

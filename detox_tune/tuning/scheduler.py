@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 Ended = Literal["finished", "asha", "collapse", "failed"]
 
 
+_REPORTS_TO_FALL = 2  # reports over which a copy rate must fall
+
+
 class Ending(NamedTuple):
     """Why a trial ended."""
 
@@ -38,19 +41,19 @@ class Ending(NamedTuple):
 class CollapseScheduler(AsyncHyperBandScheduler):
     """ASHA on `j` (`max`, as in `TuneConfig`) over training steps, plus the collapse rule.
 
-    Reports need `step`, `j` and `copy_rate`. A report is judged once: one at a step that the trial
-    has passed already (it was continued from an earlier checkpoint) is a repetition. ASHA judges at
-    the highest rung that a report is the first to reach; between rungs a trial is stopped once its
-    best `j` is below the cutoff that a rung which it passed has by now. A report that is not
-    finite, which ASHA would let run for ever, ends its trial as `failed`.
+    Reports need `step`, `j`, `copy_rate` and `n`, the number of sentences. A report is judged once:
+    one at a step that the trial has passed already (it was continued from an earlier checkpoint) is
+    a repetition. ASHA judges at the highest rung that a report is the first to reach; between rungs
+    a trial is stopped once its best `j` is below the cutoff that a rung which it passed has by now.
+    A report that is not finite, which ASHA would let run for ever, ends its trial as `failed`.
 
     Args:
         max_steps: training steps of a trial that runs to its end.
         grace_steps: training steps before ASHA may stop a trial; its first rung.
         reduction_factor: about one in this many trials passes a rung; rungs are this factor apart.
         collapse_grace: training steps after which a trial may be stopped for identity collapse.
-        collapse_threshold: copy rate, in [0, 1], from which a trial counts as collapsed when it
-            is not below the lowest that the trial reported before.
+        collapse_threshold: copy rate, in [0, 1], from which a trial counts as collapsed when its
+            copy rate has not fallen, by more than one sentence, over the last two reports.
     """
 
     def __init__(
@@ -70,6 +73,7 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         )
         self._collapse_grace = collapse_grace
         self._collapse_threshold = collapse_threshold
+        self._copy_rates: dict[str, list[float]] = {}  # of each trial, report by report
         # Between the decision to stop a trial and its end lies the saving of its checkpoint. A
         # trial whose process dies in between starts again, and must be stopped again.
         self._decided: dict[str, Ending] = {}
@@ -92,6 +96,7 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         Unlike the parent's, this adds nothing to ASHA's rungs: the last report was judged already.
         """
         self._trial_info.pop(trial.trial_id, None)
+        self._copy_rates.pop(trial.trial_id, None)
         ending = self._decided.pop(trial.trial_id, None)
         if ending is None and "step" not in result:
             ending = Ending("failed", "it ended without a report")
@@ -102,6 +107,7 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         if trial.status == Trial.ERROR:  # Tune sets this first where it will start the trial again
             return
         self._trial_info.pop(trial.trial_id, None)
+        self._copy_rates.pop(trial.trial_id, None)
         self._decided.pop(trial.trial_id, None)
         _write(trial, Ending("failed", _error_line(trial)))
 
@@ -109,13 +115,15 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> Ending | None:
         step, j, copy_rate = result["step"], result["j"], result["copy_rate"]
+        copy_rates = self._copy_rates.setdefault(trial.trial_id, [])
+        copy_rates.append(copy_rate)
         if not (math.isfinite(j) and math.isfinite(copy_rate)):
             return Ending("failed", f"j {j} and copy rate {copy_rate} at step {step}: not finite")
         if step >= self._max_t:
             return Ending("finished", f"all {self._max_t} steps are done")
         # ASHA goes first and in any case: its rungs are to hold every trial that reached them.
         below = self._below_cutoff(tune_controller, trial, result)
-        return self._collapsed(trial, step, copy_rate) or below
+        return self._collapsed(step, copy_rates, 1 / result["n"]) or below
 
     def _below_cutoff(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
@@ -136,16 +144,18 @@ class CollapseScheduler(AsyncHyperBandScheduler):
                 return _below("best j", best, step, milestone, cutoff)
         return None
 
-    def _collapsed(self, trial: Trial, step: int, copy_rate: float) -> Ending | None:
-        before = trial.metric_analysis.get("copy_rate")
-        if before is None or step <= self._collapse_grace:
+    def _collapsed(self, step: int, copy_rates: list[float], sentence: float) -> Ending | None:
+        """Identity collapse; `sentence` is the share of one sentence in a copy rate."""
+        if step <= self._collapse_grace or len(copy_rates) <= _REPORTS_TO_FALL:
             return None
-        if copy_rate < self._collapse_threshold or copy_rate < before["min"]:
+        copy_rate, before = copy_rates[-1], copy_rates[-1 - _REPORTS_TO_FALL]
+        has_fallen = before - copy_rate > 1.001 * sentence  # rates are rounded sums
+        if copy_rate < self._collapse_threshold or has_fallen:
             return None
         return Ending(
             "collapse",
             f"copy rate {_short(copy_rate)} at step {step} >= {_short(self._collapse_threshold)} "
-            f"and not falling ({_short(before['min'])} before)",
+            f"and not falling ({_short(before)} two reports before)",
         )
 
 

@@ -120,7 +120,7 @@ class DetoxSearch(OptunaSearch):
         reports = self._reports.setdefault(trial_id, {})
         step = int(result["step"])
         if step not in reports:
-            reports[step] = {name: float(result[name]) for name in ("j", "copy_rate")}
+            reports[step] = {n: float(result[n]) for n in ("j", "copy_rate", "feasible_j")}
             self._ot_trials[trial_id].report(reports[step]["j"], step)
 
     def on_trial_complete(
@@ -135,7 +135,7 @@ class DetoxSearch(OptunaSearch):
         value = None
         if result and state != TrialState.FAIL:
             self.on_trial_result(trial_id, result)  # Tune keeps the report that ends a trial back
-            best = best_report(list(self._reports[trial_id].values()), self._max_copy_rate)
+            best = best_report(list(self._reports[trial_id].values()))
             proposal.set_constraint("copy_rate", best["copy_rate"] - self._max_copy_rate)
             value = best["j"] if state == TrialState.COMPLETE else None
         self.study.tell(proposal, value, state)

@@ -174,18 +174,17 @@ class SearchSpace:
                     )
 
     def _check_read(self, name: str) -> None:
-        """Refuse a setting that some trial would get with a mask strategy that ignores it."""
+        """Refuse a setting that some trial would get where nothing reads it."""
         if name not in self.domains and name not in self.fixed:
             return
-        strategies = self.possible("mask_strategy")
+        rule = READ_WITH[name]
+        others = tuple(self.possible(rule.setting))
         if name in self.domains:
-            strategies = list(
-                self.domains[name].condition().get("mask_strategy", tuple(strategies))
-            )
-        for strategy in strategies:
-            if strategy not in READ_WITH[name].strategies:
+            others = self.domains[name].condition().get(rule.setting, others)
+        for other in others:
+            if other not in rule.values:
                 value = self.possible(name)[0]
-                raise UserError(f"{self.where}: {unread_setting(name, value, str(strategy))}")
+                raise UserError(f"{self.where}: {unread_setting(name, value, str(other))}")
 
     def _check_fixed(self) -> None:
         """What is fixed alone must already make a valid trial."""

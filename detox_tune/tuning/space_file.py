@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,23 @@ def load_space(path: Path, overrides: Mapping[str, Any]) -> tuple[SearchConfig, 
     values.setdefault("name", path.stem)
     if not isinstance(trial, Mapping):
         raise UserError(f"{path}: trial={trial!r} must map settings to values or ranges")
-    return validated(SearchConfig, values, str(path)), SearchSpace(trial, f"{path}: trial")
+    config = validated(SearchConfig, values, str(path))
+    space = SearchSpace(trial, f"{path}: trial")
+    _check_collapse_grace(config, space, path)
+    return config, space
+
+
+def _check_collapse_grace(config: SearchConfig, space: SearchSpace, path: Path) -> None:
+    """No trial may be judged as collapsed before it had a chance to move."""
+    warmup = max(float(share or 0) for share in space.possible("warmup_share")) * config.steps
+    least = math.ceil(warmup) + 2 * config.eval_every
+    last_judged = (config.steps - 1) // config.eval_every * config.eval_every
+    if config.collapse_grace < min(least, last_judged):
+        raise UserError(
+            f"{path}: collapse_grace={config.collapse_grace} must be at least the warm-up "
+            f"({math.ceil(warmup)} steps) and two reports ({2 * config.eval_every} steps): raise "
+            f"it to {least}, or lower eval_every or warmup_share"
+        )
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

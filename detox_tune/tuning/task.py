@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
 from detox_tune.errors import UserError
 from detox_tune.evaluation.scorers import load_scorers
-from detox_tune.evaluation.scores import Scorers
+from detox_tune.evaluation.scores import Scorers, copy_outputs, mean_scores, score_outputs
 from detox_tune.model.base import load_tokenizer
 from detox_tune.model.vocabulary import Vocabulary, needed_tokens
 from detox_tune.training.examples import Example, encode_sources, make_examples, toxic_token_ids
@@ -38,6 +38,17 @@ class Task:
     """Training examples left out because source or reference exceed `max_tokens`."""
     lexicon: Lexicon
     scorers: Scorers
+    copy_j: float
+    """`j` of the untouched copy on the validation sample: a winner is above it."""
+
+    def mean_scores(
+        self, outputs: Sequence[str], pairs: Sequence[Pair], task_prefix: str
+    ) -> dict[str, float]:
+        """The scores of outputs on pairs, which a trial with that prefix was asked for."""
+        scored = score_outputs(
+            outputs, pairs, lexicon=self.lexicon, scorers=self.scorers, task_prefix=task_prefix
+        )
+        return mean_scores(scored)
 
     def rows(self, trial: TrialConfig) -> list[dict[str, Any]]:
         """Rows for `build_trainer`, one for each example.
@@ -46,7 +57,7 @@ class Task:
             trial: its task prefix is one of those that the task was built with. A mask that reads
                 no anchor gets the positions of the default one, which only its statistics count.
         """
-        anchor = trial.mask_anchor or "edits"
+        anchor = trial.mask_anchor or "answers"
         return [
             {
                 "input_ids": example.input_ids[trial.task_prefix],
@@ -91,22 +102,28 @@ def build_task(
     else:
         vocabulary = Vocabulary(tuple(range(AutoConfig.from_pretrained(base).vocab_size)))
     examples = tuple(example.cut(vocabulary) for example in full)
+    validation = corpus.splits.validation[: config.validation_pairs]
+    scorers = load_scorers(
+        config.scorers,
+        train,
+        corpus.lexicon,
+        seed=config.seed,
+        device="cuda" if config.gpus_per_trial > 0 else "cpu",
+    )
+    copied = score_outputs(
+        copy_outputs(validation), validation, lexicon=corpus.lexicon, scorers=scorers
+    )
     return Task(
         base=base,
         vocabulary=vocabulary,
         examples=examples,
         train=train,
-        validation=corpus.splits.validation[: config.validation_pairs],
+        validation=validation,
         forbidden_token_ids=toxic_token_ids(examples, min_purity=config.min_purity),
         over_long=over_long,
         lexicon=corpus.lexicon,
-        scorers=load_scorers(
-            config.scorers,
-            train,
-            corpus.lexicon,
-            seed=config.seed,
-            device="cuda" if config.gpus_per_trial > 0 else "cpu",
-        ),
+        scorers=scorers,
+        copy_j=mean_scores(copied)["j"],
     )
 
 

@@ -21,7 +21,6 @@ from transformers import (
 
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.evaluation.rewriting import rewrite
-from detox_tune.evaluation.scores import mean_scores, score_outputs
 from detox_tune.model.lora import adapted
 from detox_tune.model.vocabulary import CutTokenizer
 from detox_tune.training.detox_trainer import DetoxTrainer
@@ -41,7 +40,7 @@ def run_trial(settings: Mapping[str, Any], *, config: SearchConfig, task: Task) 
     trial = TrialConfig.model_validate(dict(settings))
     device = use_device(config.gpus_per_trial)
     base, tokenizer = load_cut_base(task.base, config.quantization, device, task.vocabulary)
-    with adapted(base, trial.lora, seed=config.seed) as model:
+    with adapted(base, trial, seed=config.seed) as model:
         arguments = training_arguments(trial, config, Path("trainer"), device)
         trainer = trial_trainer(trial, model, arguments, config, task, task.rows(trial))
         trainer.add_callback(ReportToTune(tokenizer, trial, config, task, trainer.mask_statistics))
@@ -70,6 +69,7 @@ def trial_trainer(
         forbidden_token_ids=task.forbidden_token_ids,
         mask_strategy=trial.mask_strategy,
         context_window=trial.context_window,
+        masked_weight=trial.masked_weight,
         gamma=trial.gamma,
         token_budget=config.token_budget,
     )
@@ -143,13 +143,11 @@ class ReportToTune(TrainerCallback):
             task_prefix=self.trial.task_prefix,
             max_tokens=self.config.max_tokens,
         )
-        scores = mean_scores(
-            score_outputs(outputs, pairs, lexicon=self.task.lexicon, scorers=self.task.scorers)
-        )
+        scores = self.task.mean_scores(outputs, pairs, self.trial.task_prefix)
         report = {
             **scores,
             "step": state.global_step,
-            "feasible_j": feasible_j(scores, self.config.max_copy_rate),
+            "feasible_j": feasible_j(scores, self.config.max_copy_rate, self.task.copy_j),
             "trained_share": self.masked.share,
             "pairs_dropped": self.masked.dropped,
             "seconds": time.monotonic() - self.started,

@@ -45,7 +45,8 @@ from detox_tune.errors import UserError
         ("he", ["ג'ורה"], "הג'ורה ג׳ורה ג'ורה", ["ג'ורה"]),
         ("uk", ["п'яниця"], "п’яниця Пʼяниця", ["п’яниця", "Пʼяниця"]),
         ("it", ["idiota"], "l’idiota, l'idiota", ["idiota", "idiota"]),
-        ("zh", ["傻", "傻瓜", "jb"], "你是傻瓜吗傻jb jbs", ["傻瓜", "傻", "jb"]),
+        # an entry of one character does not count
+        ("zh", ["傻", "傻瓜", "jb"], "你是傻瓜吗傻jb jbs", ["傻瓜", "jb"]),
         ("ja", ["バカ"], "このバカヤロー ﾊﾞｶ", ["バカ", "ﾊﾞｶ"]),
     ],
 )
@@ -248,9 +249,9 @@ def all_lexicons(shared_data: Path) -> Lexicon:
         ("de", 0.32, 0.02),
         # The README has .00/.00, as words that are cut at combining marks meet no entry.
         ("hi", 0.50, 0.00),
-        # The README has .05/.01 for whole words; by substring the lexicon's 78 entries of a single
-        # character, such as 性, find a place in most sentences, neutral ones too.
-        ("zh", 0.99, 0.71),
+        # The README has .05/.01 for whole words; by substring, without the 78 entries of a single
+        # character (.99/.71 with them).
+        ("zh", 0.90, 0.25),
     ],
 )
 def test_coverage_of_the_published_pairs(

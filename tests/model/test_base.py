@@ -7,6 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, GPT2Config, MT5Config, PreTrainedModel
 
+from detox_tune.config import TrialConfig
 from detox_tune.errors import UserError
 from detox_tune.evaluation.decoding import greedy_decode
 from detox_tune.model.base import load_base, load_tokenizer, sentinel_ids
@@ -55,12 +56,13 @@ def test_block_layers_are_nf4_and_the_rest_is_bfloat16(tiny_base: Path) -> None:
     assert not any(p.requires_grad for p in model.parameters())
 
 
-@pytest.mark.parametrize("approach", ["first", "second"])
+@pytest.mark.parametrize("approach", ["first", "second", "all"])
 def test_gradients_after_evaluation_are_those_before_and_those_of_plain_layers(
     tiny_base: Path, approach: str
 ) -> None:
     model, _ = load_base(str(tiny_base), quantization="nf4")
-    adapted = add_lora(model, approach, seed=1)  # type: ignore[arg-type]
+    trial = TrialConfig.model_validate({"lora": approach})
+    adapted = add_lora(model, trial, seed=1)
     before = lora_gradients(adapted)
     with torch.no_grad():
         greedy_decode(adapted, [[5, 6, 7, 1]], max_new_tokens=4)
@@ -68,7 +70,7 @@ def test_gradients_after_evaluation_are_those_before_and_those_of_plain_layers(
     after = lora_gradients(adapted)
 
     plain_base, _ = load_base(str(tiny_base), quantization="nf4")
-    plain = lora_gradients(add_lora(with_plain_layers(plain_base), approach, seed=1))  # type: ignore[arg-type]
+    plain = lora_gradients(add_lora(with_plain_layers(plain_base), trial, seed=1))
     assert before.keys() == after.keys() == plain.keys()
     assert any(gradient.abs().max() > 0 for gradient in before.values())
     for name, gradient in before.items():

@@ -6,17 +6,18 @@ from typing import Any
 import pytest
 import torch
 
+from detox_tune.config import TrialConfig
 from detox_tune.model.base import load_base
 from detox_tune.model.lora import add_lora
 
 
 @pytest.mark.parametrize(("approach", "projections"), [("first", "qv"), ("second", "qkvo")])
-def test_exactly_the_named_projections_get_adapters(
+def test_the_study_s_approaches_adapt_exactly_their_projections(
     tiny_base: Path, approach: str, projections: str
 ) -> None:
     base, _ = load_base(str(tiny_base), quantization="none")
     attention_layers = 2 + 2 * 2  # encoder, decoder and cross-attention of two layers each
-    adapted = add_lora(base, approach, seed=0)  # type: ignore[arg-type]
+    adapted = add_lora(base, TrialConfig.model_validate({"lora": approach}), seed=0)
     trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
     assert len(trained) == 2 * len(projections) * attention_layers
     assert all("Attention" in name and "lora_" in name for name in trained)
@@ -26,13 +27,27 @@ def test_exactly_the_named_projections_get_adapters(
     assert settings.bias == "none"
 
 
+def test_all_adapts_every_linear_layer_of_the_blocks(tiny_base: Path) -> None:
+    base, _ = load_base(str(tiny_base), quantization="none")
+    layers = {
+        name
+        for name, module in base.named_modules()
+        if isinstance(module, torch.nn.Linear) and ".block." in name
+    }
+    adapted = add_lora(base, TrialConfig(lora="all", lora_r=4, lora_dropout=0.1), seed=0)
+    trained = [name for name, weight in adapted.named_parameters() if weight.requires_grad]
+    assert {name.split(".lora_")[0].removeprefix("base_model.model.") for name in trained} == layers
+    settings: Any = adapted.peft_config["default"]
+    assert (settings.r, settings.lora_alpha, settings.lora_dropout) == (4, 8, 0.1)
+
+
 def test_the_seed_alone_decides_the_weights_and_they_change_nothing_yet(tiny_base: Path) -> None:
     ids = torch.arange(8, 24)[None]
 
     def adapted(seed: int) -> torch.nn.Module:
         base, _ = load_base(str(tiny_base), quantization="none")
         torch.rand(seed + 5)  # what was drawn before must not matter
-        return add_lora(base, "second", seed=seed).eval()
+        return add_lora(base, TrialConfig(), seed=seed).eval()
 
     base, _ = load_base(str(tiny_base), quantization="none")
     one, again, other = adapted(1), adapted(1), adapted(2)

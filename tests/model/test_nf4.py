@@ -9,6 +9,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM
 
+from detox_tune.config import TrialConfig
 from detox_tune.model.base import load_base
 from detox_tune.model.lora import add_lora
 from detox_tune.model.nf4 import nf4_settings, unpack_4bit_layers
@@ -97,14 +98,16 @@ def test_transformers_and_peft_still_see_4_bit_layers(tiny_base: Path) -> None:
     assert model.config.quantization_config is settings
     assert model.state_dict().keys() == weights.keys()
     assert all(torch.equal(model.state_dict()[name], w) for name, w in weights.items())
-    adapters = [m for m in add_lora(model, "second", seed=0).modules() if isinstance(m, LoraLayer)]
+    adapters = [
+        m for m in add_lora(model, TrialConfig(), seed=0).modules() if isinstance(m, LoraLayer)
+    ]
     assert adapters
     assert {type(m) for m in adapters} == {AdaptedLinear4bit}
 
 
-def gradients(base: Any, approach: Any, *, fresh: bool, training: bool) -> dict[str, Tensor]:
+def gradients(base: Any, approach: str, *, fresh: bool, training: bool) -> dict[str, Tensor]:
     """Of all adapters' weights on a fixed batch; fresh ones, or as after some steps."""
-    model = add_lora(base, approach, seed=1).train(training)
+    model = add_lora(base, TrialConfig.model_validate({"lora": approach}), seed=1).train(training)
     for name, weight in model.named_parameters():
         if "lora_B" in name and not fresh:
             nn.init.normal_(weight, std=0.1, generator=torch.Generator().manual_seed(2))
@@ -116,10 +119,10 @@ def gradients(base: Any, approach: Any, *, fresh: bool, training: bool) -> dict[
 
 @pytest.mark.parametrize(
     ("approach", "training", "fresh"),
-    [("first", True, True), ("second", True, False), ("first", False, False)],
+    [("first", True, True), ("all", True, False), ("second", False, False)],
 )
 def test_adapters_get_the_packed_model_s_gradients_bit_by_bit(
-    tiny_base: Path, approach: Any, training: bool, fresh: bool
+    tiny_base: Path, approach: str, training: bool, fresh: bool
 ) -> None:
     base, _ = load_base(str(tiny_base), quantization="nf4")
     found = gradients(base, approach, fresh=fresh, training=training)

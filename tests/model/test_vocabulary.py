@@ -15,6 +15,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
+from detox_tune.config import TrialConfig
 from detox_tune.data.embedded import embedded_sentences
 from detox_tune.evaluation.decoding import greedy_decode
 from detox_tune.model.base import load_base, load_tokenizer, sentinel_ids
@@ -207,16 +208,18 @@ def test_the_cut_tokenizer_encodes_and_decodes_as_the_full_one(
         cut(f"{unseen} {unseen}{unseen}")
 
 
-@pytest.mark.parametrize("quantization", ["none", "nf4"])
+@pytest.mark.parametrize(
+    ("quantization", "approach"), [("none", "second"), ("nf4", "all"), ("none", "all")]
+)
 def test_an_adapter_of_a_cut_base_fits_the_full_one(
-    tiny_base: Path, sentences: list[str], tmp_path: Path, quantization: Any
+    tiny_base: Path, sentences: list[str], tmp_path: Path, quantization: Any, approach: str
 ) -> None:
     cut, tokenizer = load_base(str(tiny_base), quantization=quantization)
     vocabulary = data_vocabulary(tiny_base, sentences)
     cut_vocabulary(cut, vocabulary)
     rows = [CutTokenizer(tokenizer, vocabulary)(s).input_ids for s in sentences[:4]]
     batch = torch.tensor([row[:6] for row in rows])
-    with adapted(cut, "second", seed=0) as model:
+    with adapted(cut, TrialConfig.model_validate({"lora": approach}), seed=0) as model:
         optimiser = torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], lr=1e-2)
         untuned = logits(model, batch, batch)
         for _ in range(3):

@@ -89,14 +89,20 @@ def test_forbidden_tokens_are_those_that_hardly_occur_elsewhere() -> None:
         toxic = list(label.values())
         return Example(pair, {}, list(source), list(source.values()), list(label), toxic, {})
 
+    # 7 ten times, each with 6 after it; 5 ten times by itself, and once in a reference; 4 twice
+    sources = [{7: True, 6: True, 9: False, 5: True, 1: False}] * 8
+    sources += [{7: True, 6: True, 4: True, 1: False}, {9: False, 7: True, 4: True, 1: False}]
+    sources += [{5: True, 1: False}] * 2
+    references = [{9: False, 1: False}] * (len(sources) - 1) + [{5: False, 1: False}]
     examples = [
-        example(0, {7: True, 8: True, 9: False, 1: False}, {9: False, 1: False}),
-        example(0, {7: True, 8: True, 9: False, 1: False}, {8: False, 1: False}),
-        example(1, {7: True, 1: False}, {9: False, 1: False}),
+        example(pair, source, reference)
+        for pair, (source, reference) in enumerate(zip(sources, references, strict=True))
     ]
-    # 7: 2 of 2 (a source counts once); 8: 1 of 2; 9: never
-    assert toxic_token_ids(examples, min_purity=0.95) == [7]
-    assert toxic_token_ids(examples, min_purity=0.5) == [7, 8]
+    assert toxic_token_ids(examples, min_purity=0.95) == [7]  # 10.5 of 11
+    assert toxic_token_ids([*examples, *examples], min_purity=0.95) == [7]  # a source counts once
+    assert toxic_token_ids(examples, min_purity=0.87) == [5, 7]  # 10.5 of 12
+    # 7 and 4, which only follows it, 1.5 of 2; 5 has 2.5 of 4
+    assert toxic_token_ids(examples[-3:], min_purity=0.7) == [7]
 
 
 def test_purity_agrees_with_a_count_over_the_corpus(tokenizer: PreTrainedTokenizerBase) -> None:

@@ -11,12 +11,13 @@ from torch import Tensor
 from detox_tune.training.losses import masked_cross_entropy, penalised_positions, toxic_penalty
 
 
-def slow_cross_entropy(logits_btv: Tensor, labels_bt: Tensor, trained_bt: Tensor) -> float:
+def slow_cross_entropy(logits_btv: Tensor, labels_bt: Tensor, weight_bt: Tensor) -> float:
     total = 0.0
-    for b, t in torch.nonzero(trained_bt).tolist():
+    for b, t in torch.nonzero(weight_bt).tolist():
         z = logits_btv[b, t].double().tolist()
         top = max(z)
-        total += top + math.log(sum(math.exp(x - top) for x in z)) - z[int(labels_bt[b, t])]
+        loss = top + math.log(sum(math.exp(x - top) for x in z)) - z[int(labels_bt[b, t])]
+        total += weight_bt[b, t].item() * loss
     return total
 
 
@@ -44,10 +45,11 @@ def batch(seed: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([torch.float32, torch.float64, torch.bfloat16]))
 def test_cross_entropy_equals_the_loop(seed: int, dtype: torch.dtype) -> None:
-    logits, labels, trained = batch(seed, dtype)
-    found = masked_cross_entropy(logits, labels, trained, count=7)
+    logits, labels, picked = batch(seed, dtype)
+    weight = torch.where(picked, 1.0, 0.25) * (labels != -100)
+    found = masked_cross_entropy(logits, labels, weight, count=7)
     assert found.dtype == (torch.float64 if dtype == torch.float64 else torch.float32)
-    assert found.item() == pytest.approx(slow_cross_entropy(logits, labels, trained) / 7, rel=1e-5)
+    assert found.item() == pytest.approx(slow_cross_entropy(logits, labels, weight) / 7, rel=1e-5)
 
 
 @settings(max_examples=30, deadline=None)
@@ -67,7 +69,7 @@ def test_penalty_equals_the_loop(seed: int, forbidden: list[int], dtype: torch.d
 def test_masked_positions_get_no_gradient() -> None:
     logits, labels, picked = batch(3)
     logits.requires_grad_()
-    loss = masked_cross_entropy(logits, labels, picked, count=4) + toxic_penalty(
+    loss = masked_cross_entropy(logits, labels, picked.float(), count=4) + toxic_penalty(
         logits, picked, torch.tensor([2, 5]), count=4
     )
     loss.backward()

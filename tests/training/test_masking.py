@@ -123,9 +123,18 @@ def test_anchor_labels_ignores_the_source() -> None:
     source_toxic = [False, True, True, False, False]
     label_toxic = [False, False, True, False, False]
     by_labels = toxic_positions(source, label, source_toxic, label_toxic, mask_anchor="labels")
-    by_edits = toxic_positions(source, label, source_toxic, label_toxic, mask_anchor="edits")
+    answers = toxic_positions(source, label, source_toxic, label_toxic, mask_anchor="answers")
     assert by_labels == label_toxic
-    assert by_edits == [False, True, True, False, False]
+    assert answers == [False, True, True, False, False]
+
+
+def test_anchor_edits_takes_every_edit() -> None:
+    source, label = ids("you stupid man , listen"), ids("dear man , please listen")
+    flags = [False, True, False, False, False, False]
+    answers = toxic_positions(source, label, flags, [False] * 6, mask_anchor="answers")
+    edits = toxic_positions(source, label, flags, [False] * 6, mask_anchor="edits")
+    assert answers == [True, False, False, False, False, False]
+    assert edits == [True, False, False, True, False, False]
 
 
 @given(

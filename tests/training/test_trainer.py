@@ -51,10 +51,14 @@ def weights(model: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def slow_terms(
-    model: Any, rows: Sequence[Row], strategy: MaskStrategy, window: int | None
+    model: Any,
+    rows: Sequence[Row],
+    strategy: MaskStrategy,
+    window: int | None,
+    masked_weight: float = 0.0,
 ) -> tuple[float, float]:
     """Cross-entropy and penalty from the model's probabilities, one pair at a time."""
-    cross_entropy, penalty, trained_count, penalised_count = 0.0, 0.0, 0, 0
+    cross_entropy, penalty, weights, penalised_count = 0.0, 0.0, 0.0, 0
     for row in rows:
         labels = torch.tensor([row["labels"]])
         with torch.no_grad():
@@ -67,13 +71,13 @@ def slow_terms(
         )
         for position, label in enumerate(row["labels"]):
             p = logits[0, position].double().softmax(-1)
-            if trained[position]:
-                cross_entropy -= math.log(p[label])
-                trained_count += 1
+            weight = 1.0 if trained[position] else masked_weight
+            cross_entropy -= weight * math.log(p[label])
+            weights += weight
             if label not in FORBIDDEN and not row["label_toxic"][position]:
                 penalty -= math.log(1 - sum(p[token].item() for token in FORBIDDEN))
                 penalised_count += 1
-    return cross_entropy / trained_count, penalty / penalised_count
+    return cross_entropy / weights, penalty / penalised_count
 
 
 MASKS: list[tuple[MaskStrategy, int | None]] = [
@@ -82,24 +86,32 @@ MASKS: list[tuple[MaskStrategy, int | None]] = [
 
 
 @pytest.mark.parametrize(
-    ("strategy", "window", "gamma"),
-    [(*mask, gamma) for mask, gamma in zip(MASKS, (0.15, 2.0, 0.0, 0.5), strict=True)],
+    ("strategy", "window", "gamma", "masked_weight"),
+    [(*mask, gamma, None) for mask, gamma in zip(MASKS, (0.15, 2.0, 0.0, 0.5), strict=True)]
+    + [("none", None, 0.0, None), ("toxic_only", None, 0.5, 0.25), ("toxic_context", 2, 0.0, 1.0)],
 )
 def test_losses_equal_a_slow_loop(
-    tmp_path: Path, strategy: MaskStrategy, window: int | None, gamma: float
+    tmp_path: Path,
+    strategy: MaskStrategy,
+    window: int | None,
+    gamma: float,
+    masked_weight: float | None,
 ) -> None:
+    """The study's two tries are the first case, with its gamma, and the one without any."""
     rows = random_rows(7)
     model = tiny_base()
     settings = {
         "mask_strategy": strategy,
         "context_window": window,
+        "masked_weight": masked_weight,
         "gamma": gamma,
         "forbidden_token_ids": FORBIDDEN if gamma else (),
     }
     trainer = trainer_of(
         tmp_path, model, rows, settings, max_steps=1, gradient_accumulation_steps=2
     )
-    cross_entropy, penalty = slow_terms(model.eval(), rows, strategy, window)
+    weight = masked_weight or 0.0
+    cross_entropy, penalty = slow_terms(model.eval(), rows, strategy, window, weight)
     expected = {"loss": cross_entropy + gamma * penalty, "cross_entropy": cross_entropy}
     expected |= {"toxic_penalty": penalty if gamma else 0.0}
 

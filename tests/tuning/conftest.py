@@ -51,7 +51,7 @@ def corpus(english_pairs: list[Pair]) -> Corpus:
         for n in range(10)
     ]
     splits = split_pairs([*english_pairs[:60], *rude], seed=0, validation_share=0.2)
-    return Corpus(splits, embedded_lexicon(), None)
+    return Corpus(splits, embedded_lexicon(), (), None)
 
 
 @pytest.fixture(scope="session")
@@ -90,8 +90,8 @@ def toy() -> Callable[[dict[str, Any]], None]:
         for step, j, copy_rate in curves[curve]:
             if step <= start:
                 continue
-            report = {"step": step, "j": j, "copy_rate": copy_rate, "seconds": 1.0}
-            report["feasible_j"] = feasible_j(report, max_copy_rate=0.1)
+            report = {"step": step, "j": j, "copy_rate": copy_rate, "seconds": 1.0, "n": 100}
+            report["feasible_j"] = feasible_j(report, max_copy_rate=0.1, copy_j=0.0)
             if (curve, step, start) == ("killed", 40, 0):
                 tune.report(report)
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -84,7 +84,7 @@ def train(
     rows = task.rows(trial)
     if wrong_label:
         rows = [row | {"labels": [10**6, *row["labels"][1:]]} for row in rows]
-    with adapted(base, trial.lora, seed=config.seed) as model:
+    with adapted(base, trial, seed=config.seed) as model:
         arguments = training_arguments(trial, config, folder, "cpu")
         arguments.warmup_steps = 0
         arguments.save_strategy = SaveStrategy.NO

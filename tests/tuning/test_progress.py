@@ -20,7 +20,9 @@ def trial(number: int, **config: Any) -> Trial:
 def report(to: Trial, step: int, j: float, copy_rate: float) -> None:
     result = {"step": step, "j": j, "copy_rate": copy_rate}
     to.status = Trial.RUNNING
-    to.update_last_result(result | {"feasible_j": feasible_j(result, max_copy_rate=0.1)})
+    to.update_last_result(
+        result | {"feasible_j": feasible_j(result, max_copy_rate=0.1, copy_j=0.0)}
+    )
 
 
 def end(progress: SearchProgress, trials: list[Trial], ended: Trial, how: str, why: str) -> None:

@@ -15,17 +15,20 @@ from detox_tune.evaluation.scores import SCORES
 from detox_tune.tuning.results import (
     COLUMNS,
     best_report,
+    candidates,
     feasible_j,
-    find_winner,
     trial_row,
     write_trials,
 )
+
+COPY_J = 0.15
+"""What the untouched copy is worth."""
 
 
 def report(step: int, j: float, copy_rate: float, seconds: float) -> dict[str, Any]:
     scores = {name: 0.0 for name in SCORES} | {"j": j, "copy_rate": copy_rate}
     extra = {"step": step, "seconds": seconds, "trained_share": 1.0, "pairs_dropped": 0}
-    return scores | extra | {"feasible_j": feasible_j(scores, 0.1)}
+    return scores | extra | {"feasible_j": feasible_j(scores, 0.1, COPY_J)}
 
 
 def result(
@@ -56,21 +59,22 @@ TENTHS = st.integers(0, 10).map(lambda tenths: tenths / 10)
 
 @given(st.lists(st.tuples(TENTHS, TENTHS), min_size=1, max_size=6))
 def test_the_best_report_as_a_sentence(curve: list[tuple[float, float]]) -> None:
-    """The highest `j` among those that copy little enough; where none does, who copies least."""
-    reports = [{"step": step, "j": j, "copy_rate": c} for step, (j, c) in enumerate(curve)]
-    allowed = [one for one in reports if one["copy_rate"] <= 0.3]
-    best = best_report(reports, 0.3)
-    if allowed:
-        expected = max(one["j"] for one in allowed)
-        assert best == next(one for one in allowed if one["j"] == expected)
+    """The highest `j` of those that may win, else who copies least of those that copy too much."""
+    reports = [report(step, j, copy_rate, 1.0) for step, (j, copy_rate) in enumerate(curve)]
+    best = best_report(reports)
+    little = [one for one in reports if one["copy_rate"] <= 0.1]
+    much = [one for one in reports if one not in little]
+    if any(one["j"] > COPY_J for one in little):
+        assert best == max(little, key=lambda one: one["j"])
+    elif much:
+        assert best == min(much, key=lambda one: one["copy_rate"])
     else:
-        expected = min(one["copy_rate"] for one in reports)
-        assert best == next(one for one in reports if one["copy_rate"] == expected)
+        assert best == max(little, key=lambda one: one["j"])
 
 
 def test_a_row_tells_of_the_best_feasible_report_not_of_the_last(tmp_path: Path) -> None:
     reports = [report(10, 0.3, 0.05, 1.0), report(20, 0.6, 0.5, 2.0), report(30, 0.2, 0.0, 3.0)]
-    row = trial_row(result(tmp_path, "trial_001", reports), 0.1)
+    row = trial_row(result(tmp_path, "trial_001", reports))
     assert (row["trial"], row["ended"], row["reason"]) == ("trial_001", "finished", "because")
     assert (row["steps"], row["best_step"], row["j"], row["copy_rate"]) == (30, 10, 0.3, 0.05)
     assert (row["gamma"], row["lora"], row["seconds"]) == (0.5, "second", 3.0)
@@ -80,37 +84,40 @@ def test_a_continued_trial_counts_all_its_seconds_and_a_failed_one_has_a_row(
     tmp_path: Path,
 ) -> None:
     reports = [report(10, 0.3, 0.05, 4.0), report(20, 0.4, 0.05, 9.0), report(30, 0.2, 0.0, 2.5)]
-    assert trial_row(result(tmp_path, "trial_001", reports), 0.1)["seconds"] == 11.5
-    row = trial_row(result(tmp_path, "trial_002", [], ended="failed"), 0.1)
+    assert trial_row(result(tmp_path, "trial_001", reports))["seconds"] == 11.5
+    row = trial_row(result(tmp_path, "trial_002", [], ended="failed"))
     assert (row["ended"], row["steps"], row["j"], row["seconds"]) == ("failed", 0, None, 0)
 
 
-def test_the_winner_is_the_best_feasible_report_with_its_own_checkpoint(tmp_path: Path) -> None:
+def test_candidates_are_the_best_reports_of_trials_with_their_checkpoints(tmp_path: Path) -> None:
     results = [
         result(tmp_path, "trial_001", [report(10, 0.9, 0.4, 1), report(20, 0.3, 0.1, 2)]),
         result(tmp_path, "trial_002", [report(10, 0.5, 0.02, 1), report(20, 0.4, 0.0, 2)]),
+        result(tmp_path, "trial_003", [report(10, 0.9, 0.2, 1)]),  # copies
+        result(tmp_path, "trial_004", [report(10, 0.1, 0.0, 1)]),  # no better than the copy
+        result(tmp_path, "trial_005", []),
     ]
-    winner = find_winner(results, 0.1)
-    assert winner is not None
-    assert (winner.trial, winner.report["step"]) == ("trial_002", 10)
-    assert winner.checkpoint.path.endswith("trial_002/checkpoint_10")
-    assert find_winner(results, 0.0).report["step"] == 20  # type: ignore[union-attr]
-    assert find_winner(results[:1], 0.05) is None  # all copy
-    assert find_winner([], 0.1) is None
+    found = candidates(results, 3)
+    assert [(one.trial, one.report["step"]) for one in found] == [
+        ("trial_002", 10),
+        ("trial_001", 20),
+    ]
+    assert found[0].checkpoint.path.endswith("trial_002/checkpoint_10")
+    assert candidates(results, 1) == found[:1]
+    assert candidates(results[2:], 3) == []
 
 
 @pytest.mark.parametrize(("j", "copy_rate"), [(math.nan, 0.0), (math.inf, 0.0), (0.9, math.nan)])
 def test_what_is_not_finite_never_wins(tmp_path: Path, j: float, copy_rate: float) -> None:
     broken = result(tmp_path, "trial_001", [report(10, j, copy_rate, 1)])
-    sound = result(tmp_path, "trial_002", [report(10, 0.1, 0.0, 1)])
-    assert find_winner([broken], 0.1) is None
+    sound = result(tmp_path, "trial_002", [report(10, 0.2, 0.0, 1)])
     for results in ([broken, sound], [sound, broken]):
-        assert find_winner(results, 0.1).trial == "trial_002"  # type: ignore[union-attr]
+        assert [one.trial for one in candidates(results, 3)] == ["trial_002"]
 
 
 def test_trials_csv_has_a_line_a_trial_in_order(tmp_path: Path) -> None:
     results = [result(tmp_path, f"trial_00{n}", [report(5, 0.1, 0, 1)]) for n in (2, 1)]
-    rows = [trial_row(one, 0.1) for one in results]
+    rows = [trial_row(one) for one in results]
     write_trials(tmp_path / "trials.csv", rows)
     with (tmp_path / "trials.csv").open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))

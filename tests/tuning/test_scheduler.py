@@ -39,7 +39,7 @@ def tell(
     to: CollapseScheduler, trial: Trial, step: int, j: float = 0.5, copy_rate: float = 0.0
 ) -> str:
     """Do as Tune does with a report: the scheduler sees it before the trial takes it."""
-    result = {"step": step, "j": j, "copy_rate": copy_rate}
+    result = {"step": step, "j": j, "copy_rate": copy_rate, "n": 10}
     decision = to.on_trial_result(CONTROLLER, trial, dict(result))
     trial.update_last_result(result)
     return decision
@@ -60,8 +60,9 @@ def test_collapse_rule_as_a_sentence(curve: list[float], grace: int, threshold: 
     trial = add(judge)
     for n, copy_rate in enumerate(curve):
         step = 10 * (n + 1)
-        falling = all(copy_rate < before for before in curve[:n])
-        collapsed = n > 0 and step > grace and copy_rate >= threshold and not falling
+        # one of ten sentences may be noise
+        falling = n >= 2 and round(10 * curve[n - 2]) - round(10 * copy_rate) > 1
+        collapsed = n >= 2 and step > grace and copy_rate >= threshold and not falling
         assert (tell(judge, trial, step, copy_rate=copy_rate) == STOP) is collapsed
         if collapsed:
             return
@@ -71,6 +72,7 @@ def test_collapse_is_the_reason_where_asha_would_stop_too() -> None:
     judge = scheduler(grace_steps=60)
     better, copying = add(judge), add(judge)
     tell(judge, better, 60, j=0.9)
+    tell(judge, copying, 20, j=0.1, copy_rate=0.9)
     tell(judge, copying, 40, j=0.1, copy_rate=0.9)
     assert tell(judge, copying, 60, j=0.1, copy_rate=0.9) == STOP
     assert end(judge, copying)[0] == "collapse"
@@ -166,6 +168,7 @@ def test_a_repeated_step_counts_once() -> None:
 def test_a_decision_outlives_the_process_that_it_was_made_for() -> None:
     judge = scheduler()
     trial = add(judge)
+    tell(judge, trial, 20, copy_rate=0.9)
     tell(judge, trial, 40, copy_rate=0.9)
     assert tell(judge, trial, 60, copy_rate=0.9) == STOP
     trial.status = Trial.ERROR  # Tune's mark for: died while saving, starts again
@@ -209,7 +212,10 @@ def test_endings_of_a_real_search(search: Any) -> None:
     assert ended == {
         "good": ("finished", "all 100 steps are done"),
         "weak": ("asha", "j .08 at step 40 is below the cutoff .3 of the rung at 40"),
-        "copies": ("collapse", "copy rate .94 at step 60 >= .8 and not falling (.93 before)"),
+        "copies": (
+            "collapse",
+            "copy rate .94 at step 60 >= .8 and not falling (.95 two reports before)",
+        ),
         "raises": ("failed", "FloatingPointError: the loss is nan at step 25"),
         "nan": ("failed", "j nan and copy rate 0.5 at step 40: not finite"),
         "early": ("finished", "it returned at step 40"),

@@ -10,6 +10,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
+from detox_tune.tuning.results import feasible_j
 from detox_tune.tuning.searcher import DetoxSearch
 
 Report = tuple[int, float, float]
@@ -34,7 +35,9 @@ def searcher_of(define_space: Callable[..., Any] = space, **changes: Any) -> Det
 
 def tell(to: DetoxSearch, trial_id: str, reports: list[Report], ended: str = "finished") -> None:
     """Do as Tune does: the report that a scheduler stops a trial at comes with the end alone."""
-    results = [{"step": s, "j": j, "copy_rate": c} for s, j, c in reports]
+    results: list[dict[str, Any]] = [{"step": s, "j": j, "copy_rate": c} for s, j, c in reports]
+    for result in results:
+        result["feasible_j"] = feasible_j(result, max_copy_rate=0.1, copy_j=0.0)
     for result in results[:-1]:
         to.on_trial_result(trial_id, result)
     if ended == "finished":  # the trial returned: its last report comes again with the end
@@ -111,10 +114,13 @@ def test_repeated_steps_and_ends_are_no_news() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         for _ in range(2):
-            searcher.on_trial_result("a", {"step": 50, "j": 0.2, "copy_rate": 0.0})
+            searcher.on_trial_result(
+                "a", {"step": 50, "j": 0.2, "copy_rate": 0.0, "feasible_j": 0.2}
+            )
         for _ in range(2):
             searcher.on_trial_complete(
-                "a", {"step": 50, "j": 0.2, "copy_rate": 0.0, "ended": "finished"}
+                "a",
+                {"step": 50, "j": 0.2, "copy_rate": 0.0, "feasible_j": 0.2, "ended": "finished"},
             )
     assert last(searcher).intermediate_values == {50: 0.2}
 
@@ -150,7 +156,9 @@ def test_tpe_prefers_what_is_feasible() -> None:
 def test_a_restored_search_goes_on_as_if_unbroken(tmp_path: Path) -> None:
     def ask(searcher: DetoxSearch) -> None:
         searcher.suggest("open")
-        searcher.on_trial_result("open", {"step": 20, "j": 0.3, "copy_rate": 0.0})
+        searcher.on_trial_result(
+            "open", {"step": 20, "j": 0.3, "copy_rate": 0.0, "feasible_j": 0.3}
+        )
 
     def answer(searcher: DetoxSearch) -> list[dict[str, Any]]:
         tell(searcher, "open", [(20, 0.3, 0.0), (40, 0.1, 0.3)], "asha")

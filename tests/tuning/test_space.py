@@ -77,7 +77,7 @@ def test_a_condition_may_hang_on_a_setting_that_has_one_itself() -> None:
         ("gamma: {range: [-1, 1]}", r"gamma=-1\.0: .*greater than or equal to 0"),
         ("lora: {range: [0, 1]}", r"lora is not a number, so it takes choice"),
         ("lora: {choice: []}", r"lora: choice=\[\]"),
-        ("lora: {choice: [first, frist]}", r"lora='frist': .*'first' or 'second'"),
+        ("lora: {choice: [first, frist]}", r"lora='frist': .*'first', 'second' or 'all'"),
         ("batch_size: {range: [1.5, 4]}", r"batch_size counts whole things"),
         ("mask_strategy: toxc_only", r"mask_strategy='toxc_only'"),
         (

@@ -1,6 +1,7 @@
 """What trials share: rows in the ids of the cut base, and the tokens that they need."""
 
 import dataclasses
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ def test_rows_are_those_of_the_full_vocabulary_in_the_ids_of_the_cut_base(
     assert full.vocabulary.kept == tuple(range(400))
     vocabulary = task.vocabulary
     assert len(vocabulary.kept) < 0.8 * 400
-    for prefix, anchor in zip(PREFIXES, MASK_ANCHORS, strict=True):
+    for prefix, anchor in product(PREFIXES, MASK_ANCHORS):
         trial = TrialConfig(task_prefix=prefix, mask_strategy="toxic_only", mask_anchor=anchor)
         found, expected = task.rows(trial), full.rows(trial)
         assert len(found) == len(task.examples) == len(expected)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import combinations
+from operator import ne
 
-from detox_tune.config import MASK_STRATEGIES, READ_WITH, TrialConfig
+from detox_tune.config import LORA_APPROACHES, MASK_STRATEGIES, READ_WITH, TrialConfig
 from detox_tune.model.base import load_tokenizer
 from detox_tune.training.masking import (
     MaskStatistics,
@@ -18,6 +20,7 @@ from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.task import Task
 
 _DROPPED_WARN = 0.5
+_ALIKE = 0.01  # share of positions; inverse_toxic leaves out .4% of English ones
 _PAIRS_SHOWN = 2
 
 
@@ -35,9 +38,12 @@ def trials_to_check(space: SearchSpace) -> list[TrialConfig]:
         "gradient_accumulation": max(
             int(value or 0) for value in space.possible("gradient_accumulation")
         ),
-        "lora": max(str(value) for value in space.possible("lora")),  # "second" has more than first
+        "lora": max(space.possible("lora"), key=lambda name: [*LORA_APPROACHES].index(str(name))),
         "task_prefix": max(space.task_prefixes(), key=len),
     }
+    ranks = [int(value) for value in space.possible("lora_r") if value is not None]
+    if ranks and heaviest["lora"] == "all":
+        heaviest["lora_r"] = max(ranks)
     windows = [int(value) for value in space.possible("context_window") if value is not None]
     return [
         TrialConfig.model_validate(
@@ -65,7 +71,7 @@ def mask_name(trial: TrialConfig) -> str:
 
 def _anchors(space: SearchSpace, strategy: str) -> list[str | None]:
     """The anchors that the space can draw with a strategy; None stands for the default."""
-    if strategy not in READ_WITH["mask_anchor"].strategies:
+    if strategy not in READ_WITH["mask_anchor"].values:
         return [None]
     domain = space.domains.get("mask_anchor")
     if domain and strategy not in domain.condition().get("mask_strategy", (strategy,)):
@@ -88,7 +94,7 @@ def mask_check(task: Task, trial: TrialConfig, *, in_space: bool = True) -> Chec
             name,
             Status.FAIL,
             f"{seen}: all labels are masked",
-            "give a --lexicon whose words occur in the data, use mask_anchor: edits, or leave "
+            "give a --lexicon whose words occur in the data, use mask_anchor: answers, or leave "
             f"this mask out of the space ({statistics.toxic_words} toxic words in references)",
         )
     bare = [
@@ -99,19 +105,37 @@ def mask_check(task: Task, trial: TrialConfig, *, in_space: bool = True) -> Chec
     if bare:
         seen += f", nothing trained in {', '.join(bare)}"
     if bare or statistics.dropped > _DROPPED_WARN * statistics.examples:
-        remedy = "use mask_anchor: edits, or a lexicon that knows more of the data's words"
-        return CheckResult(name, Status.WARN, seen, remedy)
-    if trial.mask_strategy == "inverse_toxic" and statistics.trained == statistics.positions:
-        remedy = "it masks nothing here and repeats mask_strategy: none; leave one of them out"
+        remedy = "use mask_anchor: answers, or a lexicon that knows more of the data's words"
         return CheckResult(name, Status.WARN, seen, remedy)
     return CheckResult(name, Status.PASS, seen)
+
+
+def alike_checks(task: Task, trials: Sequence[TrialConfig]) -> list[CheckResult]:
+    """A warning for each two masks of a space that train nearly the same positions."""
+    trained = {
+        mask_name(trial): [flag for flags in _trained(task, trial) for flag in flags]
+        for trial in trials
+    }
+    results = []
+    for (one, flags), (other, others) in combinations(trained.items(), 2):
+        differ = sum(map(ne, flags, others)) / len(flags)
+        if differ < _ALIKE:
+            results.append(
+                CheckResult(
+                    f"masks {one}, {other}",
+                    Status.WARN,
+                    f"they differ at {differ:.1%} of the label positions",
+                    "leave one of them out of the space: their trials are nearly the same",
+                )
+            )
+    return results
 
 
 def marked_pairs(task: Task, trials: Sequence[TrialConfig]) -> str:
     """References of a few pairs with the tokens marked that each trial's mask trains."""
     tokenizer = load_tokenizer(task.base)
     rows = {mask_name(trial): _trained(task, trial) for trial in trials}
-    chosen = [i for i, example in enumerate(task.examples) if any(example.toxic["edits"])]
+    chosen = [i for i, example in enumerate(task.examples) if any(example.toxic["answers"])]
     lines = ["what each mask trains ([[...]] marks trained tokens)"]
     for index in chosen[:_PAIRS_SHOWN]:
         example = task.examples[index]

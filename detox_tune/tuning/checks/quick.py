@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.model.base import load_tokenizer
-from detox_tune.tuning.checks.masks import all_masks, mask_check, trials_to_check
+from detox_tune.tuning.checks.masks import alike_checks, all_masks, mask_check, trials_to_check
 from detox_tune.tuning.checks.pairs import (
     label_check,
     lexicon_checks,
@@ -37,7 +37,8 @@ def quick_checks(config: SearchConfig, space: SearchSpace, task: Task) -> list[C
     ]
     if any(trial.gamma > 0 for trial in used):
         results.append(penalty_check(task, tokenizer))
-    return results + [mask_check(task, trial, in_space=trial in used) for trial in all_masks(used)]
+    results += [mask_check(task, trial, in_space=trial in used) for trial in all_masks(used)]
+    return results + alike_checks(task, used)
 
 
 def _lexicon_readers(used: Sequence[TrialConfig]) -> list[str]:

@@ -12,11 +12,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from detox_tune.config import SearchConfig, TrialConfig
+from detox_tune.config import READ_WITH, SearchConfig, TrialConfig
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.errors import UserError
 from detox_tune.evaluation.rewriting import rewrite
-from detox_tune.evaluation.scores import score_outputs
 from detox_tune.model.vocabulary import CutTokenizer
 from detox_tune.tuning.base import load_cut_base
 from detox_tune.tuning.checks.cost import estimate_check, longest_rows, peak_memory
@@ -24,7 +23,7 @@ from detox_tune.tuning.checks.masks import mask_name, trials_to_check
 from detox_tune.tuning.checks.result import CheckResult, Status
 from detox_tune.tuning.checks.training_steps import trainer_check
 from detox_tune.tuning.checks.untuned_base import answer_check, head_check, is_pocket_like
-from detox_tune.tuning.corpus import Corpus, load_corpus
+from detox_tune.tuning.corpus import Corpus, load_corpus, with_lexicon
 from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.task import Task
 
@@ -46,7 +45,8 @@ def corpus_check(config: SearchConfig) -> tuple[Corpus, list[CheckResult]]:
     pairs = (*splits.train, *splits.validation, *splits.test)
     languages = sorted({pair.language for pair in pairs})
     try:
-        return dataclasses.replace(corpus, lexicon=Lexicon.load(config.lexicon, languages)), []
+        lexicon = Lexicon.load(config.lexicon, languages)
+        return with_lexicon(corpus, lexicon, config.lexicon_purity), []
     except UserError as error:
         if not Path(config.lexicon).exists():
             raise
@@ -135,9 +135,11 @@ def _answers(
         task_prefix=prefix,
         max_tokens=config.max_tokens,
     )
-    score_outputs(outputs, pairs, lexicon=task.lexicon, scorers=task.scorers)
+    task.mean_scores(outputs, pairs, prefix)
     seconds = (time.perf_counter() - started) * len(task.validation) / len(pairs)
-    result = answer_check(outputs, pairs, task.lexicon, pocket_like=is_pocket_like(base))
+    result = answer_check(
+        outputs, pairs, task.lexicon, task_prefix=prefix, pocket_like=is_pocket_like(base)
+    )
     return result, seconds
 
 
@@ -149,7 +151,8 @@ def _heaviest_step(
 ) -> CheckResult:
     """One step on the longest rows, all positions trained, so that the peak of memory is met."""
     heaviest = trial.model_copy(
-        update={"mask_strategy": "none", "mask_anchor": None, "context_window": None}
+        update={"mask_strategy": "none"}
+        | {name: None for name, rule in READ_WITH.items() if rule.setting == "mask_strategy"}
         | ({} if task.forbidden_token_ids else {"gamma": 0.0})
     )
     longest = longest_rows(task.rows(heaviest), heaviest)

@@ -19,7 +19,7 @@ from transformers import (
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.errors import UserError
@@ -85,6 +85,8 @@ class StepsTaken:
 
     loss: float
     """Mean over the steps, in nats."""
+    penalty_share: float
+    """gamma times the toxic penalty, over the cross-entropy; means over the steps."""
     seconds: float
     """Of one step, the first left out."""
     bad_gradients: tuple[str, ...]
@@ -128,6 +130,8 @@ def judge_steps(name: str, taken: StepsTaken) -> CheckResult:
         f"loss {taken.loss:.2f}, {taken.adapters_moved} of {taken.adapters} adapter tensors moved, "
         f"the base {'moved' if taken.base_moved else 'did not'}; {taken.seconds:.2f} s a step"
     )
+    if taken.penalty_share:
+        seen += f"; gamma x penalty is {taken.penalty_share:.1%} of the cross-entropy"
     remedy = ""
     if taken.bad_gradients:
         seen += f"; gradients not finite in {len(set(taken.bad_gradients))} weights"
@@ -152,7 +156,7 @@ def take_steps(
     Raises:
         UserError: the trainer refuses the settings, or a loss is not finite.
     """
-    with adapted(base, trial.lora, seed=config.seed) as model:
+    with adapted(base, trial, seed=config.seed) as model:
         with tempfile.TemporaryDirectory() as folder:
             trainer = _trainer(trial, model, config, task, rows, steps, Path(folder))
             watch = StepWatch()
@@ -167,8 +171,11 @@ def take_steps(
             loss = trainer.train().training_loss
         after = dict(model.named_parameters())
         timed = watch.seconds[1:] or watch.seconds
+        logged = [entry for entry in trainer.state.log_history if "cross_entropy" in entry]
+        penalty = trial.gamma * sum(entry["toxic_penalty"] for entry in logged)
         return StepsTaken(
             loss=loss,
+            penalty_share=penalty / sum(entry["cross_entropy"] for entry in logged),
             seconds=sum(timed) / len(timed),
             bad_gradients=tuple(watch.bad_gradients),
             adapters=len(adapters),
@@ -191,6 +198,7 @@ def _trainer(
     arguments = training_arguments(trial, short, folder, device)
     arguments.warmup_steps = 0  # or the first step, at a learning rate of 0, would move nothing
     arguments.save_strategy = SaveStrategy.NO
+    arguments.logging_strategy, arguments.logging_steps = IntervalStrategy.STEPS, 1
     return trial_trainer(trial, model, arguments, config, task, rows)
 
 

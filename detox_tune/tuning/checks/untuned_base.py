@@ -54,7 +54,12 @@ def head_check(base: PreTrainedModel) -> CheckResult:
 
 
 def answer_check(
-    outputs: Sequence[str], pairs: Sequence[Pair], lexicon: Lexicon, *, pocket_like: bool
+    outputs: Sequence[str],
+    pairs: Sequence[Pair],
+    lexicon: Lexicon,
+    *,
+    task_prefix: str,
+    pocket_like: bool,
 ) -> CheckResult:
     """What the base answers before tuning: how much it copies, and whether it says anything.
 
@@ -66,10 +71,14 @@ def answer_check(
         outputs: greedy outputs of the base, sentinels left in.
         pairs: what they answer.
         lexicon: tells copies.
+        task_prefix: what stood before the sources.
         pocket_like: see `is_pocket_like`.
     """
     count = len(outputs)
-    labels = Counter(label_output(o, p, lexicon) for o, p in zip(outputs, pairs, strict=True))
+    labels = Counter(
+        label_output(output, pair, lexicon, task_prefix=task_prefix)
+        for output, pair in zip(outputs, pairs, strict=True)
+    )
     shares = {label: labels[label] / count for label in OutputLabel}
     with_sentinel = sum("<extra_id_" in output for output in outputs) / count
     seen = (

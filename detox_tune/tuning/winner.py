@@ -1,0 +1,74 @@
+"""The winner among the best trials: scored again on the whole validation split."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from peft import PeftModel
+
+from detox_tune.config import SearchConfig
+from detox_tune.data.pairs import Pair
+from detox_tune.evaluation.rewriting import rewrite
+from detox_tune.evaluation.scores import copy_outputs
+from detox_tune.tuning.base import load_cut_base
+from detox_tune.tuning.results import Candidate, feasible_j
+from detox_tune.tuning.task import Task
+
+FINALISTS = 3
+"""Trials that are scored again. Their scores on the sample are the best of many, so too high."""
+
+
+class Finalist(NamedTuple):
+    """A candidate, and its scores on the whole validation split."""
+
+    candidate: Candidate
+    scores: dict[str, float]
+    feasible_j: float
+    """Of these scores: above -1 where it may win."""
+
+    def record(self) -> dict[str, Any]:
+        """What search.json says of it."""
+        names = ("j", "copy_rate")
+        return {
+            "trial": self.candidate.trial,
+            "step": self.candidate.report["step"],
+            "sample": {name: self.candidate.report[name] for name in names},
+            "whole": {name: self.scores[name] for name in names},
+        }
+
+
+def score_finalists(
+    candidates: Sequence[Candidate], config: SearchConfig, task: Task, validation: Sequence[Pair]
+) -> list[Finalist]:
+    """Candidates with their scores on the validation split, the best first.
+
+    Args:
+        candidates: at most FINALISTS of them are looked at.
+        config: of the search.
+        task: what its trials shared.
+        validation: the whole split.
+    """
+    if not candidates:
+        return []
+    device = "cuda" if config.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
+    copy_j = task.mean_scores(copy_outputs(validation), validation, "")["j"]
+    base, tokenizer = load_cut_base(task.base, config.quantization, device, task.vocabulary)
+    finalists = []
+    for candidate in candidates[:FINALISTS]:
+        prefix = candidate.settings.task_prefix
+        with candidate.checkpoint.as_directory() as folder:
+            adapted = PeftModel.from_pretrained(base, folder)
+        outputs = rewrite(
+            adapted,
+            tokenizer,
+            [pair.source for pair in validation],
+            task_prefix=prefix,
+            max_tokens=config.max_tokens,
+        )
+        adapted.unload()
+        scores = task.mean_scores(outputs, validation, prefix)
+        rank = feasible_j(scores, config.max_copy_rate, copy_j)
+        finalists.append(Finalist(candidate, scores, rank))
+    return sorted(finalists, key=lambda one: -one.feasible_j)
