@@ -88,7 +88,7 @@ def _disguised(draft: Draft, disguise: Callable[[str], str]) -> str:
 
 def _masked(word: str) -> str:
     letters = regex.findall(r"\X", word)
-    return letters[0] + "*" * max(1, len(letters) - 2) + "".join(letters[2:][-1:])
+    return str(letters[0] + "*" * max(1, len(letters) - 2) + "".join(letters[2:][-1:]))
 
 
 def _spaced(word: str) -> str:

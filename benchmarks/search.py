@@ -18,7 +18,17 @@ from detox_tune.cli import OneLineParser, run_command
 from detox_tune.errors import UserError
 from detox_tune.files import write_text
 
-SETTINGS = ("lora", "mask_strategy", "context_window", "gamma", "learning_rate", "task_prefix")
+SETTINGS = (
+    "lora",
+    "lora_r",
+    "mask_strategy",
+    "masked_weight",
+    "context_window",
+    "gamma",
+    "learning_rate",
+    "task_prefix",
+)
+INTERVALS = ("j", "copy_rate")
 SCORES = ("j", "sta", "sim", "fl", "copy_rate", "exact_copy_rate")
 
 
@@ -49,7 +59,11 @@ def page(
     command = " ".join(["python -m detox_tune.search", *record["command"][1:]])
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     systems = [
-        [name, *(f"{scores[score]:.3f}" for score in SCORES)]
+        [
+            name,
+            *(f"{scores[score]:.3f}" for score in SCORES),
+            *("{:.3f}-{:.3f}".format(*metrics["intervals"][name][score]) for score in INTERVALS),
+        ]
         for name, scores in metrics["test"].items()
     ]
     rows = [
@@ -62,6 +76,10 @@ def page(
             *(f"{float(trial[name]):.3f}" for name in ("j", "copy_rate")),
         ]
         for trial in trials
+    ]
+    finalists = [
+        [one["trial"], str(one["step"]), *(f"{one['whole'][s]:.3f}" for s in INTERVALS)]
+        for one in record["finalists"]
     ]
     count = int(metrics["test"]["tuned"]["n"])
     return "\n".join(
@@ -76,7 +94,10 @@ def page(
             f"Winner: {metrics['trial']}, reloaded from disk and scored once on the test split "
             f"({count} pairs, {metrics['scorers']} scorers).",
             "",
-            markdown_table(["system", *SCORES], systems),
+            markdown_table(["system", *SCORES, *(f"{s}, 95%" for s in INTERVALS)], systems),
+            "The best trials, scored again on the whole validation split:",
+            "",
+            markdown_table(["trial", "step", "j", "copy_rate"], finalists),
             "Trials, each with its best report on the validation sample.",
             "",
             markdown_table(["trial", "ended", "steps", "s", *SETTINGS, "j", "copy_rate"], rows),

@@ -30,20 +30,23 @@ def write_run(folder: Path) -> None:
         "started": "2026-01-02T03:04:05+00:00",
         "wall_seconds": 12.3,
         "versions": {"torch": "2.13.0"},
+        "finalists": [{"trial": "trial_001", "step": 90, "whole": {"j": 0.45, "copy_rate": 0.06}}],
     }
+    bounds = {"j": [0.4, 0.6], "copy_rate": [0.0, 0.1]}
     scores = {name: place / 10 for place, name in enumerate(SCORES)}
     metrics = {
         "trial": "trial_001",
         "scorers": "embedded",
         "test": {"tuned": {**scores, "n": 7.0}, "copy": {**scores, "copy_rate": 1.0, "n": 7.0}},
+        "intervals": {"tuned": bounds, "copy": bounds},
     }
     (folder / "best").mkdir()
     (folder / "search.json").write_text(json.dumps(record))
     (folder / "best" / "metrics.json").write_text(json.dumps(metrics))
     (folder / "trials.csv").write_text(
-        "trial,ended,steps,seconds,lora,mask_strategy,context_window,gamma,learning_rate,"
-        "task_prefix,j,copy_rate\n"
-        "trial_001,finished,90,4.6,second,toxic_context,4,0.0,0.005,detoxify: ,0.5,0.04\n"
+        "trial,ended,steps,seconds,lora,lora_r,mask_strategy,masked_weight,context_window,gamma,"
+        "learning_rate,task_prefix,j,copy_rate\n"
+        "trial_001,finished,90,4.6,second,,toxic_context,0.25,4,0.0,0.005,detoxify: ,0.5,0.04\n"
     )
 
 
@@ -56,10 +59,14 @@ def test_the_page_holds_the_command_the_commit_and_the_numbers(
     page = out.read_text()
     assert "`python -m detox_tune.search space.yaml --trials 1`" in page
     assert "Commit abc1234, started 2026-01-02T03:04:05+00:00, 12 s in all (torch 2.13.0)" in page
-    assert "| tuned | 0.000 | 0.100 | 0.200 | 0.300 | 0.400 | 0.500 |" in page
+    assert (
+        "| tuned | 0.000 | 0.100 | 0.200 | 0.300 | 0.400 | 0.500 | 0.400-0.600 | 0.000-0.100 |"
+        in page
+    )
     assert "| copy | 0.000 | 0.100 | 0.200 | 0.300 | 1.000 | 0.500 |" in page
-    row = "| trial_001 | finished | 90 | 5 | second | toxic_context | 4 | 0 | 0.005 | `detoxify: ` "
-    assert row + "| 0.500 | 0.040 |" in page
+    assert "| trial_001 | 90 | 0.450 | 0.060 |" in page
+    row = "| trial_001 | finished | 90 | 5 | second | - | toxic_context | 0.25 | 4 | 0 | 0.005 "
+    assert row + "| `detoxify: ` | 0.500 | 0.040 |" in page
 
 
 def test_a_folder_without_a_winner_is_refused(command: Any, tmp_path: Path) -> None:

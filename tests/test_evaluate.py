@@ -91,6 +91,18 @@ def test_copies_are_seen_and_score_as_the_duplicate(
     assert "delete: left out, it needs a --lexicon" in capsys.readouterr().out
 
 
+def test_an_echo_of_the_task_prefix_is_seen(files: Path) -> None:
+    copies = (files / "copies.txt").read_text(encoding="utf-8").splitlines()
+    for name, prefix in (("echo", "detoxify: "), ("other", "rewrite: ")):
+        text = "".join(f"{prefix}{copy}\n" for copy in copies)
+        (files / f"{name}.txt").write_text(text, encoding="utf-8")
+    by_default = run(files, "--submission", "echo.txt")
+    assert by_default["overall"]["copy_rate"]["value"] == 1.0
+    assert by_default["settings"]["task_prefix"] == "detoxify: "
+    named = run(files, "--submission", "other.txt", "--task-prefix", "rewrite: ")
+    assert named["overall"]["copy_rate"]["value"] == 1.0
+
+
 def test_the_same_twice_and_one_language_alone(files: Path) -> None:
     arguments = ["--submission", "human.tsv", "--language", "es", "--seed", "3"]
     first, second = run(files, *arguments), run(files, *arguments)
@@ -148,6 +160,10 @@ def test_rows_that_give_no_pair_are_reported(
         (["--submission", "human.tsv", "--write-outputs", "x.txt"], "x.txt: outputs are written"),
         (["--submission", "human.tsv", "--language", "fr"], "language 'fr'"),
         (["--adapter", "lexicons"], "is no exported adapter"),
+        (
+            ["--adapter", "lexicons", "--task-prefix", "x"],
+            "--task-prefix 'x' is for a --submission",
+        ),
         (
             ["--submission", "human.tsv", "--scorers", "official", "--train-pairs", "human.tsv"],
             "leave one of them out",

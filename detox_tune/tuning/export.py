@@ -8,6 +8,7 @@ from operator import ne
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import torch
 from peft import PeftModel
@@ -15,6 +16,7 @@ from peft import PeftModel
 from detox_tune import __version__
 from detox_tune.config import SearchConfig
 from detox_tune.data.pairs import Pair
+from detox_tune.evaluation.intervals import bootstrap_mean
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.evaluation.scores import (
     SCORES,
@@ -44,7 +46,8 @@ def export_winner(
 
     Returns:
         The content of metrics.json: `settings`, `validation` (sample and whole split), `test` with
-        the scores of `tuned`, `base` (untuned), `copy` and `delete`, all on the full base, and
+        the scores of `tuned`, `base` (untuned), `delete`, `copy` and the first `reference`, all on
+        the full base, `intervals` with the 95% bootstrap intervals of `j` and `copy_rate`, and
         `vocabulary`: how many tokens trials had, and what the full base changes on the test split.
     """
     winner = finalist.candidate
@@ -71,6 +74,7 @@ def export_winner(
         )
 
     systems = {
+        "reference": [pair.references[0] for pair in test],
         "copy": copy_outputs(test),
         "delete": delete_outputs(test, task.lexicon),
         "base": outputs(base, test),
@@ -100,6 +104,7 @@ def export_winner(
             "outputs_with_dropped_tokens": sum(map(ne, on_cut, systems["tuned"])),
         },
         "test": {name: mean_scores(frame) for name, frame in reversed(scored.items())},
+        "intervals": {name: _intervals(frame, config.seed) for name, frame in scored.items()},
     }
     write_json(folder / "metrics.json", metrics)
     _write_samples(folder / "samples.tsv", systems, scored["tuned"], test)
@@ -113,6 +118,13 @@ def _score(
     return score_outputs(
         outputs, pairs, lexicon=task.lexicon, scorers=task.scorers, task_prefix=task_prefix
     )
+
+
+def _intervals(scored: pd.DataFrame, seed: int) -> dict[str, list[float]]:
+    """Lower and upper bound of the mean of those scores that decide."""
+    names = ["j", "copy_rate"]
+    bounds = np.array(bootstrap_mean(scored[names].to_numpy(), seed=seed))
+    return {name: bounds[:, place].tolist() for place, name in enumerate(names)}
 
 
 def _write_samples(
@@ -169,9 +181,9 @@ before every sentence and decode greedily.
 {score_table(metrics["test"])}
 
 j is the mean of STA x SIM x FL. `base` is the untuned model, `copy` the untouched source, `delete`
-the source without the lexicon's words. The embedded scorers (a classifier fitted on the training
-split, chrF for meaning and fluency) compare systems within this run; they are not the official
-models of a shared task.
+the source without the lexicon's words, `reference` the first human rewrite. The embedded scorers (a
+classifier fitted on the training split, chrF for meaning and fluency) compare systems within this
+run; they are not the official models of a shared task.
 
 ## Settings
 

@@ -164,6 +164,16 @@ def test_a_set_without_a_model_for_2025_gives_nan() -> None:
     assert frame[["j", "sta", "sim", "fl"]].notna().all(axis=None)
 
 
+def test_sta_reads_disguised_words_written_out_and_the_other_scores_do_not() -> None:
+    scorers = TableScorers()
+    outputs = ["you are an id*ot today", "what a s t u p i d idea", PAIRS[2].source, "a line"]
+    scored = score_outputs(outputs, PAIRS, lexicon=LEXICON, scorers=scorers)
+    plain = ["you are an idiot today", "what a stupid idea", PAIRS[2].source, "a line"]
+    assert scored["sta"].tolist() == [1 / (1 + len(text)) for text in plain]
+    assert scored["sim"][1] == 1 / (1 + len(outputs[1]) - len(PAIRS[1].source))
+    assert scored["label"].tolist() == ["copied"] * 3 + ["rewritten"]
+
+
 def test_means_leave_out_what_is_not_defined() -> None:
     outputs = ["You are an idiot, today!", "<extra_id_0> a stupid idea", "", "a harmless line"]
     frame = score_outputs(outputs, PAIRS, lexicon=LEXICON, scorers=TableScorers())

@@ -16,7 +16,6 @@ from transformers import PreTrainedModel
 from detox_tune import load_adapter
 from detox_tune.config import SearchConfig, validated
 from detox_tune.evaluation.rewriting import rewrite
-from detox_tune.evaluation.scores import mean_scores, score_outputs
 from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
 from detox_tune.tuning.corpus import load_corpus
 from detox_tune.tuning.task import build_task
@@ -159,7 +158,11 @@ def test_the_record_and_the_export_hold_what_a_user_needs(plain_run: Path) -> No
     assert record["wall_seconds"] > 0
     metrics = read(best / "metrics.json")
     assert record["winner"] == metrics["trial"]
-    assert list(metrics["test"]) == ["tuned", "base", "delete", "copy"]
+    assert list(metrics["test"]) == ["tuned", "base", "delete", "copy", "reference"]
+    for system, scores in metrics["test"].items():
+        for name in ("j", "copy_rate"):
+            low, high = metrics["intervals"][system][name]
+            assert low <= scores[name] <= high
     assert metrics["test"]["copy"]["exact_copy_rate"] == 1
     with (best / "samples.tsv").open(encoding="utf-8", newline="") as file:
         samples = list(csv.DictReader(file, delimiter="\t"))
@@ -191,14 +194,8 @@ def test_the_adapter_read_from_disk_scores_as_reported(
     adapter = load_adapter(plain_run / "best")
     metrics = read(plain_run / "best" / "metrics.json")
 
-    def scores(outputs: list[str]) -> dict[str, float]:
-        return mean_scores(
-            score_outputs(outputs, task.validation, lexicon=task.lexicon, scorers=task.scorers)
-        )
-
     # what was reported while it trained is on the cut base, what is exported on the full one
     sources = [pair.source for pair in task.validation]
-    assert scores(adapter.rewrite(sources)) == pytest.approx(metrics["validation"]["reloaded"])
     base = adapter.model.get_base_model()
     assert isinstance(base, PreTrainedModel)
     assert base.config.vocab_size == metrics["vocabulary"]["of"]
@@ -211,9 +208,13 @@ def test_the_adapter_read_from_disk_scores_as_reported(
         task_prefix=adapter.task_prefix,
         max_tokens=adapter.max_tokens,
     )
-    reported = metrics["validation"]["reported"]
-    assert reported.pop("step") in range(EVERY, STEPS + 1, EVERY)
-    assert reported == pytest.approx({name: scores(on_cut)[name] for name in reported})
+    found = task.mean_scores(on_cut, task.validation, adapter.task_prefix)
+    sample, whole = metrics["validation"]["sample"], metrics["validation"]["whole"]
+    assert sample.pop("step") in range(EVERY, STEPS + 1, EVERY)
+    assert sample == pytest.approx({name: found[name] for name in sample})
+    assert whole == pytest.approx(found)  # the sample is the whole split here
+    [finalist] = [one for one in record["finalists"] if one["trial"] == record["winner"]]
+    assert finalist["whole"]["j"] == whole["j"]
 
 
 def test_the_adapter_rewrites_from_the_command_line(plain_run: Path) -> None:

@@ -129,6 +129,23 @@ def test_flags_win_over_the_file(tmp_path: Path) -> None:
     assert space.fixed == {"gamma": 0.5}
 
 
+def test_no_trial_is_judged_before_its_warm_up_and_two_reports(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+
+    def load(grace: int, steps: int = 1000) -> int:
+        path.write_text(
+            f"steps: {steps}\neval_every: 50\ngrace_steps: 50\ncollapse_grace: {grace}\n"
+            "trial: {warmup_share: {choice: [0.01, 0.1]}}\n",
+            encoding="utf-8",
+        )
+        return load_space(path, {})[0].collapse_grace
+
+    assert load(200) == 200
+    with pytest.raises(UserError, match=r"collapse_grace=199 must be .*100 steps.*raise it to 200"):
+        load(199)
+    assert load(50, steps=100) == 50  # there no report is judged that comes after it
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -38,7 +38,7 @@ def trials_to_check(space: SearchSpace) -> list[TrialConfig]:
         "gradient_accumulation": max(
             int(value or 0) for value in space.possible("gradient_accumulation")
         ),
-        "lora": max(space.possible("lora"), key=lambda name: [*LORA_APPROACHES].index(str(name))),
+        "lora": next(n for n in reversed(LORA_APPROACHES) if n in space.possible("lora")),
         "task_prefix": max(space.task_prefixes(), key=len),
     }
     ranks = [int(value) for value in space.possible("lora_r") if value is not None]
