@@ -32,7 +32,7 @@ def candidate(task: Task, folder: Path, spread: float) -> tuple[Candidate, list[
         )
         model.save_pretrained(str(folder))
     report = {"step": 3, "j": 0.9, "copy_rate": 0.0}
-    return Candidate(folder.name, trial, report, tune.Checkpoint.from_directory(folder)), outputs
+    return Candidate(folder.name, trial, report, tune.Checkpoint(str(folder))), outputs
 
 
 def test_finalists_have_the_scores_of_their_adapters_and_stand_in_their_order(
