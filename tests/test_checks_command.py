@@ -21,6 +21,7 @@ eval_every: 4
 grace_steps: 8
 validation_share: 0.2
 validation_pairs: 6
+min_purity: 0.7
 """
 TRIAL = """
 trial:
@@ -65,7 +66,7 @@ def test_a_sound_space_passes_and_shows_what_it_saw(
     assert code == 0, output
     for name in ("sentences en", "lexicon en", "labels", "penalty", "head", "base", "estimate"):
         assert f" {name} " in output
-    for mask in ("none", "toxic_only edits", "toxic_context edits 2"):
+    for mask in ("none", "toxic_only answers", "toxic_context answers 2"):
         assert f"pass mask {mask} " in output
         assert f"pass trainer {mask} " in output
     assert "[[" in output  # examples with the trained tokens marked

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 
 from detox_tune import load_adapter
 from detox_tune.config import SearchConfig, validated
+from detox_tune.data.pairs import Pair
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
 from detox_tune.tuning.corpus import load_corpus
@@ -36,6 +37,7 @@ validation_pairs: 8
 grace_steps: {STEPS}
 collapse_grace: {STEPS}
 max_copy_rate: 1.0
+min_purity: 0.7
 cpus_per_trial: {os.cpu_count()}
 trial:
   learning_rate: {{range: [1.0e-3, 1.0e-2], log: true}}
@@ -47,11 +49,21 @@ trial:
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, pairs_file: Path) -> Path:
-    """A folder with a space, pairs, a lexicon and a base."""
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, english_pairs: list[Pair]
+) -> Path:
+    """A folder with a space, pairs, a lexicon and a base.
+
+    A tiny random model rewrites nothing. But a copy is worth even less than its babble here, so
+    that there is a winner: sources are plainly toxic, and references say something else.
+    """
     folder = tmp_path_factory.mktemp("search")
     (folder / "base").symlink_to(tiny_base)
-    (folder / "pairs.jsonl").symlink_to(pairs_file)
+    with (folder / "pairs.jsonl").open("w", encoding="utf-8") as file:
+        for pair, other in zip(english_pairs, reversed(english_pairs), strict=True):
+            source = f"damn stupid idiot, {' '.join(pair.source.split()[-5:])}"
+            row = {"toxic": source, "neutral": other.references[0], "lang": "en"}
+            file.write(json.dumps(row) + "\n")
     (folder / "en.txt").write_text("damn\nidiot\nmoron\nshut up\nstupid\n", encoding="utf-8")
     (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
     return folder
