@@ -21,7 +21,7 @@ from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
 from detox_tune.tuning.corpus import load_corpus
 from detox_tune.tuning.task import build_task
 
-STEPS, EVERY, PAIRS, MAX_TOKENS = 24, 4, 80, 28
+STEPS, EVERY, PAIRS, MAX_TOKENS = 24, 4, 76, 28
 
 # One trial at a time: only then does a search repeat itself.
 SPACE = f"""
@@ -61,7 +61,7 @@ def folder(
     (folder / "base").symlink_to(tiny_base)
     with (folder / "pairs.jsonl").open("w", encoding="utf-8") as file:
         for pair, other in zip(english_pairs, reversed(english_pairs), strict=True):
-            source = f"damn stupid idiot, {' '.join(pair.source.split()[-5:])}"
+            source = f"damn stupid idiot, {' '.join(pair.source.split()[-3:])}"
             row = {"toxic": source, "neutral": other.references[0], "lang": "en"}
             file.write(json.dumps(row) + "\n")
     (folder / "en.txt").write_text("damn\nidiot\nmoron\nshut up\nstupid\n", encoding="utf-8")

@@ -140,7 +140,7 @@ def penalty_check(task: Task, tokenizer: PreTrainedTokenizerBase) -> CheckResult
         return CheckResult(
             "penalty",
             Status.FAIL,
-            "gamma weighs a penalty on toxic tokens, but no token stands in toxic words often enough",
+            "gamma weighs a penalty on toxic tokens, but none stands in toxic words often enough",
             "give a --lexicon whose words occur there, lower min_purity, or fix gamma: 0",
         )
     step = max(1, count // _SHOWN_TOKENS)
