@@ -110,7 +110,8 @@ def is_copy(output: str, pair: Pair, lexicon: Lexicon, *, task_prefix: str = "")
     if not _key(text) or any(_key(text) == _key(reference) for reference in pair.references):
         return False
     text = undisguised(text, pair.language, known=pair.source, innocent=pair.references)
-    source = undisguised(pair.source, pair.language, known=text, innocent=(pair.source,))
+    # the source may be the one that masks a word: f**k, answered by fuck
+    source = undisguised(pair.source, pair.language, known=text)
     if _key(text) == _key(source):
         return True
     output_words = _folded_words(text, pair.language)

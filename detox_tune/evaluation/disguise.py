@@ -48,6 +48,8 @@ def undisguised(text: str, language: str, *, known: str, innocent: Iterable[str]
         for word in _words_of(known, language)
         if _PLAIN.fullmatch(word) and not _taken(word, shown)
     ]
+    if not hidden:
+        return text
     plain = {word for other in (known, *innocent) for word in _words_of(other, language)}
 
     def written_out(piece: str) -> str:

@@ -1,4 +1,3 @@
-import time
 import unicodedata
 from collections.abc import Callable
 
@@ -267,20 +266,3 @@ def test_labels_are_a_partition(output: str, source: str, reference: str) -> Non
     assert (label in (OutputLabel.EMPTY, OutputLabel.SENTINEL)) == nothing_left
     if is_copy(output, subject, LEXICON):
         assert not nothing_left
-
-
-def test_labelling_is_fast() -> None:
-    subject = toxic_pair("en")
-    kinds = [
-        subject.source,
-        "<extra_id_0> " + subject.source.split(",")[0],
-        LEXICON.delete(subject.source, "en"),
-        "Please do not act like that, my good friend.",
-        "no " * 40,
-    ]
-    outputs = [f"{kind} {number}" for number in range(400) for kind in kinds]
-    start = time.perf_counter()
-    for output in outputs:
-        label_output(output, subject, LEXICON)
-    # about 0.4 s on an idle core; a search labels a few hundred outputs a report
-    assert time.perf_counter() - start < 6

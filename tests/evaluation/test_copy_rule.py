@@ -78,6 +78,12 @@ def test_an_echo_of_the_task_prefix_hides_no_copy() -> None:
     assert not is_copy("detoxify this!", begins, LEXICON, task_prefix="detoxify: ")
 
 
+def test_a_word_that_the_source_masks_and_the_output_does_not_is_the_same_word() -> None:
+    masked = pair("what the d**n is this thing", "what is this thing then")
+    assert is_copy("what the damn is this thing", masked, LEXICON)
+    assert not is_copy("what is this thing now", masked, LEXICON)
+
+
 def test_a_whole_source_inside_an_output_needs_three_words() -> None:
     assert is_copy("a b c d e you are bad f g h", pair("you are bad", "x"), NOTHING)
     assert not is_copy("a b c d e you are f g h", pair("you are", "x"), NOTHING)
