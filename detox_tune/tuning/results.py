@@ -77,8 +77,8 @@ def trial_row(result: Result) -> dict[str, Any]:
     }
 
 
-def candidates(results: Iterable[Result], most: int) -> list[Candidate]:
-    """The best reports that may win, one of a trial and at most `most` of them, the best first."""
+def candidates(results: Iterable[Result]) -> list[Candidate]:
+    """The best reports that may win, one of a trial, the best first."""
     found = []
     for result in results:
         kept = [(report, checkpoint) for checkpoint, report in result.best_checkpoints or []]
@@ -88,7 +88,7 @@ def candidates(results: Iterable[Result], most: int) -> list[Candidate]:
         if report["feasible_j"] > -1:  # others may not win
             settings = TrialConfig.model_validate(result.config or {})
             found.append(Candidate(trial_name(result), settings, report, checkpoint))
-    return sorted(found, key=lambda one: -one.report["feasible_j"])[:most]
+    return sorted(found, key=lambda one: -one.report["feasible_j"])
 
 
 def write_trials(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -34,7 +34,7 @@ from detox_tune.tuning.searcher import DetoxSearch
 from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.task import Task, build_task
 from detox_tune.tuning.trial import run_trial
-from detox_tune.tuning.winner import FINALISTS, Finalist, score_finalists
+from detox_tune.tuning.winner import Finalist, score_finalists
 
 _VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "ray", "optuna")
 _CHECKPOINTS_KEPT = 2  # checkpoints a trial keeps: its best, and its last
@@ -66,7 +66,7 @@ def run_search(config: SearchConfig, space: SearchSpace) -> int:
     write_trials(folder / "trials.csv", rows)
     validation = corpus.splits.validation
     log.print(f"scoring the best trials on all {len(validation)} validation pairs")
-    finalists = score_finalists(candidates(results, FINALISTS), config, task, validation)
+    finalists = score_finalists(candidates(results), config, task, validation)
     record |= {
         "finalists": [finalist.record() for finalist in finalists],
         "wall_seconds": round(time.monotonic() - started, 1),
@@ -200,8 +200,8 @@ def no_winner(
     little = [row for row in reported if row["copy_rate"] <= max_copy_rate]
     if finalists:
         why = (
-            f"the best {len(finalists)} trials have a copy rate above {max_copy_rate:g}, or a j "
-            "not above the untouched copy's, on the whole validation split (search.json)"
+            f"{len(finalists)} trials might have won on the sample, but on the whole validation split "
+            f"(search.json) each has a copy rate above {max_copy_rate:g} or a j not above the copy's"
         )
     elif little:
         best = max(row["j"] for row in little)

@@ -17,7 +17,8 @@ from detox_tune.tuning.results import Candidate, feasible_j
 from detox_tune.tuning.task import Task
 
 FINALISTS = 3
-"""Trials that are scored again. Their scores on the sample are the best of many, so too high."""
+"""Trials that are scored again at least. Their scores on the sample are the best of many, so too
+good: where none of these may win on the whole split, the next ones are scored, too."""
 
 
 class Finalist(NamedTuple):
@@ -45,7 +46,7 @@ def score_finalists(
     """Candidates with their scores on the validation split, the best first.
 
     Args:
-        candidates: at most FINALISTS of them are looked at.
+        candidates: the best first; FINALISTS of them are scored, and more until one may win.
         config: of the search.
         task: what its trials shared.
         validation: the whole split.
@@ -55,8 +56,10 @@ def score_finalists(
     device = "cuda" if config.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
     copy_j = task.mean_scores(copy_outputs(validation), validation, "")["j"]
     base, tokenizer = load_cut_base(task.base, config.quantization, device, task.vocabulary)
-    finalists = []
-    for candidate in candidates[:FINALISTS]:
+    finalists: list[Finalist] = []
+    for candidate in candidates:
+        if len(finalists) >= FINALISTS and any(one.feasible_j > -1 for one in finalists):
+            break
         prefix = candidate.settings.task_prefix
         with candidate.checkpoint.as_directory() as folder:
             adapted = PeftModel.from_pretrained(base, folder)

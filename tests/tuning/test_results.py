@@ -97,14 +97,13 @@ def test_candidates_are_the_best_reports_of_trials_with_their_checkpoints(tmp_pa
         result(tmp_path, "trial_004", [report(10, 0.1, 0.0, 1)]),  # no better than the copy
         result(tmp_path, "trial_005", []),
     ]
-    found = candidates(results, 3)
+    found = candidates(results)
     assert [(one.trial, one.report["step"]) for one in found] == [
         ("trial_002", 10),
         ("trial_001", 20),
     ]
     assert found[0].checkpoint.path.endswith("trial_002/checkpoint_10")
-    assert candidates(results, 1) == found[:1]
-    assert candidates(results[2:], 3) == []
+    assert candidates(results[2:]) == []
 
 
 @pytest.mark.parametrize(("j", "copy_rate"), [(math.nan, 0.0), (math.inf, 0.0), (0.9, math.nan)])
@@ -112,7 +111,7 @@ def test_what_is_not_finite_never_wins(tmp_path: Path, j: float, copy_rate: floa
     broken = result(tmp_path, "trial_001", [report(10, j, copy_rate, 1)])
     sound = result(tmp_path, "trial_002", [report(10, 0.2, 0.0, 1)])
     for results in ([broken, sound], [sound, broken]):
-        assert [one.trial for one in candidates(results, 3)] == ["trial_002"]
+        assert [one.trial for one in candidates(results)] == ["trial_002"]
 
 
 def test_trials_csv_has_a_line_a_trial_in_order(tmp_path: Path) -> None:
