@@ -65,8 +65,10 @@ def run_search(config: SearchConfig, space: SearchSpace) -> int:
     rows = [trial_row(result) for result in results]
     write_trials(folder / "trials.csv", rows)
     validation = corpus.splits.validation
-    log.print(f"scoring the best trials on all {len(validation)} validation pairs")
-    finalists = score_finalists(candidates(results), config, task, validation)
+    best = candidates(results)
+    if best:
+        log.print(f"scoring the best trials on all {len(validation)} validation pairs")
+    finalists = score_finalists(best, config, task, validation)
     record |= {
         "finalists": [finalist.record() for finalist in finalists],
         "wall_seconds": round(time.monotonic() - started, 1),
@@ -200,8 +202,9 @@ def no_winner(
     little = [row for row in reported if row["copy_rate"] <= max_copy_rate]
     if finalists:
         why = (
-            f"{len(finalists)} trials might have won on the sample, but on the whole validation split "
-            f"(search.json) each has a copy rate above {max_copy_rate:g} or a j not above the copy's"
+            f"{len(finalists)} trials might have won on the sample, but on the whole validation "
+            f"split (search.json) each has a copy rate above {max_copy_rate:g}, or a j not above "
+            "the copy's"
         )
     elif little:
         best = max(row["j"] for row in little)
