@@ -64,9 +64,15 @@ class Draft(NamedTuple):
         """Some word of the language."""
         return self.chance.choice(self.vocabulary)
 
+    @property
+    def kept(self) -> set[str]:
+        """The words that the reference has."""
+        language = self.pair.language
+        return {w.folded for text in self.pair.references for w in words(text, language)}
+
     def dropped(self) -> list[int]:
-        """Places of pieces that the reference lacks; those are what a system might disguise."""
-        kept = {w.folded for text in self.pair.references for w in words(text, self.pair.language)}
+        """Places of pieces that the reference lacks."""
+        kept = self.kept
         return [
             place
             for place, piece in enumerate(self.pieces)
@@ -77,8 +83,7 @@ class Draft(NamedTuple):
 
 def _disguised(draft: Draft, disguise: Callable[[str], str]) -> str:
     """The source with a disguise on every word that the reference lacks."""
-    language = draft.pair.language
-    kept = {word.folded for text in draft.pair.references for word in words(text, language)}
+    language, kept = draft.pair.language, draft.kept
     text = draft.pair.source
     for word in reversed(words(text, language)):
         if word.folded not in kept:
