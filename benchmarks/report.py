@@ -15,7 +15,7 @@ of all positions over the whole vocabulary, `generate`, one trial at a time
 (`benchmarks/stock.py`). "Prepared by PEFT's guide" adds `prepare_model_for_kbit_training`, which
 that guide asks for and which turns embedding and head into float32. Medians; both sides ran in turn
 in the same run. Memory is what steps take beyond weights and optimiser. The whole search runs in
-float32 on either side, as its space says.
+float32 on either side, as its space says. So does all else on a CPU that emulates bfloat16.
 """
 
 

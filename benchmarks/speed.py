@@ -30,6 +30,7 @@ from one_path import Spec
 from report import Row, markdown
 from rich.console import Console
 from start import start_rows
+from stock import computes_bfloat16
 from tables import commit
 from transformers import AutoTokenizer, MT5Config, MT5ForConditionalGeneration
 
@@ -78,7 +79,7 @@ def step_rows(bases: dict[str, Path], options: argparse.Namespace) -> Iterator[R
     """A training step: seconds, and memory beyond the weights."""
     for shape, folder in bases.items():
         for pairs in options.pairs:
-            guide = shape == "mt5-base" and pairs == min(options.pairs)
+            guide = shape == "mt5-base" and computes_bfloat16(options.device)
             for mask, prepared in product(("none", "toxic_only"), (False, True)[: 1 + guide]):
                 name = f"training step, {shape}, {pairs} pairs of 32+32 tokens, {mask}"
                 name += ", stock prepared by PEFT's guide" if prepared else ""
@@ -95,6 +96,7 @@ def steps_in_turn(
     """Seconds of the steps, and last words, of stock and fast; first and last step don't count."""
     spec = {
         "checkpoint": str(checkpoint),
+        "quantized": computes_bfloat16(options.device),
         "device": options.device,
         "pairs": pairs,
         "mask": mask,
@@ -204,7 +206,8 @@ def machine(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name()
     cores = len(os.sched_getaffinity(0))
-    return f"{cores} CPU cores ({platform.machine()}), torch {torch.__version__}"
+    numbers = "" if computes_bfloat16(device) else " that emulate bfloat16"
+    return f"{cores} CPU cores ({platform.machine()}){numbers}, torch {torch.__version__}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -215,7 +218,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, default=Path("results"))
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
-    parser.add_argument("--pairs", type=int, nargs="+", default=[16, 64], help="pairs of a batch")
+    parser.add_argument("--pairs", type=int, nargs="+", default=[16], help="pairs of a batch")
     parser.add_argument("--repeats", type=int, default=5, help="measurements a median is of")
     parser.add_argument("--trials", type=int, default=12, help="of the whole search")
     parser.add_argument("--search-steps", type=int, default=135, help="of each of its trials")

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from report import Row
-from stock import stock_model, stock_trainer
+from stock import computes_bfloat16, stock_model, stock_trainer
 from transformers import TrainerCallback
 
 from detox_tune.config import SearchConfig, TrialConfig
@@ -43,7 +43,8 @@ def start_rows(
     """Starts on the embedded pairs, for each base."""
     gpus = 1.0 if options.device.startswith("cuda") else 0.0
     for shape, folder in bases.items():
-        settings = {"quantization": "nf4", "gpus_per_trial": gpus}
+        quantization = "nf4" if computes_bfloat16(options.device) else "none"
+        settings = {"quantization": quantization, "gpus_per_trial": gpus}
         config, space = load_space(space_file, settings)
         corpus = load_corpus(config)
         task = build_task(config, corpus, str(folder), task_prefixes=space.task_prefixes())
@@ -74,7 +75,8 @@ def seconds_to_first_step(
 
 def _stock(config: SearchConfig, task: Task, device: str) -> None:
     """Loads the base and tokenises the sources anew, as a script that runs once a trial does."""
-    model = stock_model(task.base, TARGETS[TRIAL.lora], quantized=True, device=device)
+    quantized = config.quantization == "nf4"
+    model = stock_model(task.base, TARGETS[TRIAL.lora], quantized=quantized, device=device)
     tokenizer = load_tokenizer(task.base)
     encode_sources([pair.source for pair in task.train], tokenizer, TRIAL.task_prefix)
     rows = task.rows(TRIAL)
