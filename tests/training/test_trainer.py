@@ -56,13 +56,13 @@ def slow_terms(
     strategy: MaskStrategy,
     window: int | None,
     masked_weight: float = 0.0,
-) -> tuple[float, float]:
+) -> tuple[Tensor, Tensor]:
     """Cross-entropy and penalty from the model's probabilities, one pair at a time."""
-    cross_entropy, penalty, weights, penalised_count = 0.0, 0.0, 0.0, 0
+    cross_entropy, penalty = torch.zeros(2, dtype=torch.float64)
+    weights, penalised_count = 0.0, 0
     for row in rows:
         labels = torch.tensor([row["labels"]])
-        with torch.no_grad():
-            logits = model(input_ids=torch.tensor([row["input_ids"]]), labels=labels).logits
+        logits = model(input_ids=torch.tensor([row["input_ids"]]), labels=labels).logits
         trained = trained_positions(
             strategy,
             toxic=row["toxic_positions"],
@@ -72,10 +72,10 @@ def slow_terms(
         for position, label in enumerate(row["labels"]):
             p = logits[0, position].double().softmax(-1)
             weight = 1.0 if trained[position] else masked_weight
-            cross_entropy -= weight * math.log(p[label])
+            cross_entropy = cross_entropy - weight * p[label].log()
             weights += weight
             if label not in FORBIDDEN and not row["label_toxic"][position]:
-                penalty -= math.log(1 - sum(p[token].item() for token in FORBIDDEN))
+                penalty = penalty - (1 - p[list(FORBIDDEN)].sum()).log()
                 penalised_count += 1
     return cross_entropy / weights, penalty / penalised_count
 
@@ -90,7 +90,7 @@ MASKS: list[tuple[MaskStrategy, int | None]] = [
     [(*mask, gamma, None) for mask, gamma in zip(MASKS, (0.15, 2.0, 0.0, 0.5), strict=True)]
     + [("none", None, 0.0, None), ("toxic_only", None, 0.5, 0.25), ("toxic_context", 2, 0.0, 1.0)],
 )
-def test_losses_equal_a_slow_loop(
+def test_losses_and_gradients_equal_a_slow_loop(
     tmp_path: Path,
     strategy: MaskStrategy,
     window: int | None,
@@ -112,8 +112,12 @@ def test_losses_equal_a_slow_loop(
     )
     weight = masked_weight or 0.0
     cross_entropy, penalty = slow_terms(model.eval(), rows, strategy, window, weight)
-    expected = {"loss": cross_entropy + gamma * penalty, "cross_entropy": cross_entropy}
-    expected |= {"toxic_penalty": penalty if gamma else 0.0}
+    loss = cross_entropy + gamma * penalty
+    loss.backward()
+    before = weights(model)
+    gradients = {n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None}
+    expected = {"loss": loss.item(), "cross_entropy": cross_entropy.item()}
+    expected |= {"toxic_penalty": penalty.item() if gamma else 0.0}
 
     # batches of 3, 3 and 1 pairs: a mean of the batches' means would differ
     evaluated = trainer.evaluate()
@@ -126,6 +130,11 @@ def test_losses_equal_a_slow_loop(
     for name, value in expected.items():
         assert evaluated[f"eval_{name}"] == pytest.approx(value, rel=1e-5)
         assert logged[name] == pytest.approx(value, rel=1e-5)
+    after = weights(model)
+    assert gradients.keys() == before.keys()
+    for name, gradient in gradients.items():  # gradient descent at a rate of 0.5
+        close = 1e-5 * before[name].abs().max().item()
+        torch.testing.assert_close(before[name] - 0.5 * gradient, after[name], rtol=0, atol=close)
 
 
 def test_logged_terms_are_means_over_the_steps_since_the_last_log(tmp_path: Path) -> None:
