@@ -25,6 +25,7 @@ from platformdirs import user_cache_path
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Tokenizer
 
 from detox_tune.errors import UserError
+from detox_tune.machine import cores, threads
 from detox_tune.model.base import quiet_libraries
 from detox_tune.model.denoising import BATCH_SIZE, pretrain, with_unfamiliar_words, word_pieces
 
@@ -108,7 +109,7 @@ def _build(
             f"the pocket base needs at least {BATCH_SIZE} sentences of at most {_LONGEST} pieces, "
             f"but got {len(words)}: give more data, or name a checkpoint with --base-model"
         )
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), threads(cores()):
         torch.manual_seed(seed)
         model = new_model(len(tokenizer))
         pretrain(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import ray
 
 from detox_tune.config import SearchConfig
 from detox_tune.errors import UserError
+from detox_tune.machine import cores
 
 _CONNECT_SECONDS = 10
 
@@ -28,7 +28,7 @@ def connected(config: SearchConfig) -> Iterator[dict[str, float]]:
             f"address={config.address!r} is a Ray client, which would run the search out of sight "
             "on the cluster: start the command on the cluster's head, with --address auto"
         )
-    where = {"address": config.address} if config.address else {"num_cpus": os.cpu_count()}
+    where = {"address": config.address} if config.address else {"num_cpus": cores()}
     try:
         _reach(config.address)
         ray.init(

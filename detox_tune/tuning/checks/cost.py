@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from detox_tune.config import SearchConfig, TrialConfig
+from detox_tune.machine import cores, memory
 from detox_tune.tuning.checks.result import CheckResult, Status
 from detox_tune.tuning.cluster import concurrency
 from detox_tune.tuning.progress import clock
@@ -36,7 +36,7 @@ def estimate_check(
         peak_bytes: memory of one trial, see `peak_memory`.
     """
     here = config.model_copy(update={"address": None})
-    resources = {"CPU": os.cpu_count() or 1, "GPU": torch.cuda.device_count()}
+    resources = {"CPU": cores(), "GPU": torch.cuda.device_count()}
     at_once = concurrency(here, {name: float(value) for name, value in resources.items()})
     reports = config.steps // config.eval_every
     trial_seconds = step_seconds * config.steps + report_seconds * reports
@@ -69,10 +69,10 @@ def peak_memory() -> int:
 
 
 def machine_memory() -> int:
-    """Bytes of the GPU that trials share, else of this machine."""
+    """Bytes of the GPU that trials share, else of what this process may use."""
     if torch.cuda.is_initialized():
         return int(torch.cuda.get_device_properties(0).total_memory)
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return memory()
 
 
 def _gib(size: int) -> str:

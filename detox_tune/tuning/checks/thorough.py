@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -16,6 +14,7 @@ from detox_tune.config import READ_WITH, SearchConfig, TrialConfig
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.errors import UserError
 from detox_tune.evaluation.rewriting import rewrite
+from detox_tune.machine import threads
 from detox_tune.model.vocabulary import CutTokenizer
 from detox_tune.tuning.base import load_cut_base
 from detox_tune.tuning.checks.cost import estimate_check, longest_rows, peak_memory
@@ -74,7 +73,7 @@ def base_checks(
     tell("loading the base")
     device, results = _device(config)
     base, tokenizer = load_cut_base(task.base, config.quantization, device, task.vocabulary)
-    with _threads_of_a_trial(config):
+    with threads(int(config.cpus_per_trial)):  # as many as Ray gives a trial
         results.append(head_check(base))
         tell("decoding with the untouched base")
         trials = trials_to_check(space)
@@ -157,14 +156,3 @@ def _heaviest_step(
     )
     longest = longest_rows(task.rows(heaviest), heaviest)
     return trainer_check("longest batch", heaviest, base, config, task, longest, steps=1)[0]
-
-
-@contextmanager
-def _threads_of_a_trial(config: SearchConfig) -> Iterator[None]:
-    """As many threads as Ray gives a trial, if there are cores for them; as before afterwards."""
-    before, cores = torch.get_num_threads(), os.cpu_count() or 1
-    torch.set_num_threads(max(1, min(cores, int(config.cpus_per_trial))))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
