@@ -9,7 +9,7 @@ from typing import NamedTuple
 import regex
 
 from detox_tune.data.deletion import delete_spans
-from detox_tune.data.file_formats import undecodable
+from detox_tune.data.file_formats import not_text
 from detox_tune.data.readers import (
     LANGUAGE_COLUMNS,
     LEXICON_SUFFIXES,
@@ -266,9 +266,7 @@ def _entries(table: Table, languages: Sequence[str]) -> Iterator[tuple[str, str]
     place = table.find_known(["text"])
     if place is None:
         others = [
-            place
-            for place, name in enumerate(table.columns)
-            if name.casefold() not in LANGUAGE_COLUMNS
+            place for place, name in enumerate(table.known_names()) if name not in LANGUAGE_COLUMNS
         ]
         if len(others) != 1:
             raise UserError(
@@ -279,7 +277,7 @@ def _entries(table: Table, languages: Sequence[str]) -> Iterator[tuple[str, str]
     found = False
     for row, language in zip(table.rows, row_languages(table, languages), strict=True):
         entry = None if row.problem else row.values[place]
-        if row.problem or not isinstance(entry, str | None) or undecodable(entry or ""):
+        if row.problem or not isinstance(entry, str | None) or not_text(entry or ""):
             raise UserError(
                 f"{table.file}:{row.line}: not an entry ({row.problem or 'no UTF-8 text'}); "
                 "mend or delete the row"

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detox_tune.config import Quoting
 from detox_tune.data.cells import BadCell, sentence
 from detox_tune.data.columns import Columns, find_columns
 from detox_tune.data.file_formats import Row
@@ -91,6 +92,7 @@ def load_pairs(
     reference_columns: Sequence[str] = (),
     language_column: str | None = None,
     spans: str | None = None,
+    quoting: Quoting = "auto",
     max_characters: int = 1000,
     allow_bad_rows: bool = False,
 ) -> LoadedPairs:
@@ -107,6 +109,7 @@ def load_pairs(
         language_column: column of language codes; see `row_languages` for what comes in its place.
         spans: file or folder of annotated toxic spans, joined by sentence (`load_spans`); a column
             `spans` of the data itself counts as well.
+        quoting: how `"` is read in a tsv or csv of pairs; see `read_table`.
         max_characters: a source or reference with more characters makes its row a bad one.
         allow_bad_rows: go on even if more than `MAX_BAD_SHARE` of the rows are bad.
 
@@ -120,7 +123,7 @@ def load_pairs(
     languages = tuple(dict.fromkeys(languages))
     collector = _Collector(max_characters)
     seen: set[str] = set()
-    for table in _tables(data, languages):
+    for table in _tables(data, languages, quoting):
         columns = find_columns(table, source_column, reference_columns)
         of_rows = row_languages(table, languages, language_column)
         seen.update(filter(None, of_rows))
@@ -206,16 +209,16 @@ def _flat(values: Iterator[object]) -> Iterator[object]:
             yield value
 
 
-def _tables(data: str, languages: Sequence[str]) -> Iterator[Table]:
+def _tables(data: str, languages: Sequence[str], quoting: Quoting) -> Iterator[Table]:
     path = Path(data)
     if path.is_dir():
         for file in files_in(path, TABLE_SUFFIXES):
             language = stem_language(file.stem)
             # A file of another language need not be read.
             if language is None or not languages or language in languages:
-                yield read_table(file)
+                yield read_table(file, quoting=quoting)
     elif path.exists() or not is_hub_name(data):
-        yield read_table(path)
+        yield read_table(path, quoting=quoting)
     else:
         yield from read_hub(data)
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import regex
 
+from detox_tune.config import Quoting
 from detox_tune.data.file_formats import Row, read_content
+from detox_tune.data.text import fold
 from detox_tune.errors import UserError, closest, nearest
 
 LANGUAGES = (
@@ -47,22 +49,29 @@ class Table:
         first = ", ".join(repr(shown(name, 30)) for name in self.columns[:12])
         return first + (", …" if len(self.columns) > 12 else "")
 
+    def known_names(self) -> list[str]:
+        """The names of its columns as known ones are compared: no case, `_` for white space."""
+        return ["_".join(fold(column).split()) for column in self.columns]
+
     def find_known(self, names: Iterable[str]) -> int | None:
-        """Index of the first of `names` that is a column, in any case, or None."""
-        there = [column.strip().casefold() for column in self.columns]
+        """Index of the first of `names` that is a column (`known_names`), or None."""
+        there = self.known_names()
         return next((there.index(name) for name in names if name in there), None)
 
 
-def read_table(path: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Table:
+def read_table(
+    path: Path, suffixes: Sequence[str] = TABLE_SUFFIXES, quoting: Quoting = "auto"
+) -> Table:
     """Read a file by its ending.
 
-    csv is quoted as usual. tsv is read with quotes if it was written with quotes, as pandas does;
-    else a `"` is a character. jsonl has one object per line, txt no header and one column, `text`.
-    All are UTF-8, with or without a byte order mark; blank lines are skipped, and an empty field of
-    tsv or csv is None.
+    csv is quoted as usual. tsv is read with quotes if that reads every row, or if a field could
+    only be written with quotes; else a `"` is a character. `quoting` overrides it. jsonl has one
+    object per line, txt no header and one column, `text`. All are UTF-8, with or without a byte
+    order mark; blank lines are skipped, and an empty field of tsv or csv is None.
 
     Raises:
-        UserError: no such file, another ending than `suffixes`, not UTF-8, damaged, or no rows.
+        UserError: no such file, another ending than `suffixes`, not UTF-8, damaged, a quote that
+            never closes, or no rows.
     """
     suffix = path.suffix.lower()
     if not path.is_file():
@@ -77,9 +86,7 @@ def read_table(path: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Table:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
-    if not content.strip():
-        raise UserError(f"{path}: the file is empty; give one with rows")
-    columns, rows = read_content(path, content)
+    columns, rows = read_content(path, content, quoting)
     if not rows:
         raise UserError(f"{path}: the file has a header but no rows; give one with rows")
     return Table(str(path), path.stem, columns, rows)
@@ -122,7 +129,13 @@ def stem_language(stem: str) -> str | None:
 
 def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """The readable files of a folder, in order of name; at least one."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        # Hidden files are the system's, such as macOS's `._en.tsv`; `~$` is an open Office file.
+        if path.suffix.lower() in suffixes and path.is_file() and path.name[:2] != "~$"
+        if not path.name.startswith(".")
+    )
     if not files:
         raise UserError(f"{folder}: the folder has no {', '.join(suffixes)} file; put one there")
     return files

@@ -19,7 +19,7 @@ from detox_tune.data.readers import (
 from detox_tune.data.text import LETTER, UNSEGMENTED, fold, fold_word, merge_spans, sentence_key
 from detox_tune.errors import UserError
 
-SPAN_COLUMNS = ("spans", "toxic_spans", "negative connotations", "negative_connotations")
+SPAN_COLUMNS = ("spans", "toxic_spans", "negative_connotations")
 _SENTENCE_COLUMNS = ("sentence", "text", "source", "toxic_sentence", "toxic")
 _SEPARATOR = regex.compile(r"[,，،、;；\n]")
 _SEPARATOR_UNSEGMENTED = regex.compile(r"[,，،、;；\s]")

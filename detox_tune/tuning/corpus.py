@@ -65,6 +65,7 @@ def load_corpus(config: SearchConfig) -> Corpus:
             reference_columns=config.reference_columns,
             language_column=config.language_column,
             spans=config.spans,
+            quoting=config.quoting,
             allow_bad_rows=config.allow_bad_rows,
         )
         pairs = loaded.pairs

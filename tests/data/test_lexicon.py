@@ -202,8 +202,8 @@ def test_load_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("en.txt", b"\xe9t\xe9\n", r"en\.txt:1: bytes that are not UTF-8"),
-        ("en.txt", b"one\n\xe9t\xe9\n", r"en\.txt:2: not an entry \(no UTF-8 text\)"),
+        ("en.txt", b"\xe9t\xe9\n", r"en\.txt:1: not an entry \(no UTF-8 text\)"),
+        ("en.txt", b"one two three\nfo\0ur\n", r"en\.txt:2: not an entry \(no UTF-8 text\)"),
         ("en.csv", b"a,b\nx,y\n", "which column holds the entries.* 'a', 'b'; call it `text`"),
         ("en.csv", b"text\nx,y\n", r"en\.csv:2: not an entry \(2 fields, the header has 1\)"),
         ("en.jsonl", b'{"text": 3}', r"en\.jsonl:1: not an entry"),

@@ -53,6 +53,7 @@ def test_every_form_gives_the_same_pairs(tmp_path: Path, suffix: str) -> None:
         "id\tsource\treference",
         "id\tsource_text\ttarget",
         "id\tinput\toutput",
+        "id\t \u00a0Toxic\u200b\tNEUTRAL ",
         "source\ttoxic\tneutral",  # `toxic` comes before `source`, wherever they stand
     ],
 )
@@ -88,8 +89,10 @@ def test_columns_that_the_user_names(tmp_path: Path) -> None:
             "no column 'lang' for language_column; valid: neutral, toxic",
         ),
         ("toxic neutral", {"source_column": "neutral"}, "'neutral' is both source and reference"),
+        ("toxic toxic neutral", {}, "two columns are called 'toxic'; rename one"),
         ("a neutral", {}, "hold the toxic sentence; it has 'a', 'neutral'; set source_column"),
         ("toxic b", {}, "hold the neutral sentence; it has 'toxic', 'b'; set reference_columns"),
+        ("toxic", {}, "its only column is 'toxic', but pairs need a column of toxic and one of"),
     ],
 )
 def test_columns_that_are_not_there(
