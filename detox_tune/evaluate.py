@@ -63,7 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         options.reference, language=options.language, spans=options.spans, **_columns(options)
     )
     pairs = references.pairs
-    if references.loaded.bad_rows:
+    if references.loaded.bad_rows or references.loaded.n_spans:
         _say(console, references.loaded.report())
     languages = sorted({pair.language for pair in pairs})
     lexicon = Lexicon({language: () for language in languages})

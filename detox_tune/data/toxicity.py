@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from detox_tune.data.bad_rows import MAX_BAD_SHARE, BadRow, bad_rows_report, counts_of_reasons
 from detox_tune.data.cells import BadCell, is_missing, sentence
 from detox_tune.data.file_formats import Row
-from detox_tune.data.pairs import MAX_BAD_SHARE, BadRow, bad_rows_report, counts_of_reasons
 from detox_tune.data.readers import (
     TABLE_SUFFIXES,
     Table,

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from detox_tune.data.pairs import BadRow, LoadedPairs, Pair, load_pairs
+from detox_tune.data.bad_rows import BadRow
+from detox_tune.data.pairs import LoadedPairs, Pair, load_pairs
 from detox_tune.errors import UserError
 
 ROWS = [("you idiot", "you person"), ("what a jerk", "what a man"), ("dumb move", "bad move")]
@@ -288,6 +289,28 @@ def test_spans_of_a_column_and_of_a_file_are_joined(tmp_path: Path) -> None:
     assert [pair.spans for pair in load_pairs(merged).pairs] == [((4, 8), (9, 14))]
     with pytest.raises(UserError, match="annotates none of the 1 sources"):
         load_pairs(merged, spans=others)
+
+
+def test_offsets_count_in_the_sentence_that_they_belong_to(tmp_path: Path) -> None:
+    data = write(tmp_path / "en.tsv", "toxic neutral", ("you  damn fool 4 damn", "you"), ROWS[0])
+    rows = [("you  damn fool 4 damn", "[5, 6, 7, 8]"), ("You idiot!", "[(4, 9)]")]
+    spans = write(tmp_path / "spans_en.csv", "text spans", *rows)
+    loaded = load_pairs(data, spans=spans)
+    marked = [[pair.source[start:end] for start, end in pair.spans] for pair in loaded.pairs]
+    assert marked == [["damn"], ["idiot"]]
+    assert loaded.pairs[0].spans == ((4, 8),)
+    assert loaded.report().splitlines()[-1] == "spans: 2 of 2 located, in 2 of 2 sources"
+
+
+def test_spans_that_stand_nowhere_are_counted_and_refused_where_none_does(tmp_path: Path) -> None:
+    data = write(tmp_path / "en.csv", "toxic neutral spans", (*ROWS[0], "idiot,4"), (*ROWS[1], ""))
+    assert load_pairs(data).report().splitlines()[-1].startswith("spans: 1 of 2 located, in 1 of")
+    write(tmp_path / "en.csv", "toxic neutral spans", (*ROWS[0], "fool"), (*ROWS[1], ""))
+    with pytest.raises(UserError, match="none of the 1 annotated spans stands in its sentence"):
+        load_pairs(data)
+    write(tmp_path / "en.csv", "toxic neutral spans", (*ROWS[1], ""), (*ROWS[0], "[8, 9, 10]"))
+    with pytest.raises(UserError, match=r"en\.csv:3: the span \(9, 10\) must be words"):
+        load_pairs(data)
 
 
 def test_paradetox(shared_data: Path) -> None:
