@@ -26,10 +26,11 @@ from detox_tune.data.text import (
     CHARACTER,
     LETTER,
     RUN,
-    UNSEGMENTED,
     fold,
     fold_spaces,
     fold_word,
+    is_unsegmented,
+    language_code,
 )
 from detox_tune.errors import UserError, nearest
 
@@ -37,6 +38,9 @@ _PIECE = regex.compile(rf"{RUN}|\S\p{{DI}}*")
 _PIECE_UNSEGMENTED = regex.compile(
     rf"{CHARACTER}|(?:(?!{CHARACTER}){LETTER}\p{{DI}}*)+|\S\p{{DI}}*"
 )
+
+
+_ONE_CHARACTER = regex.compile(r".\p{M}*")
 
 
 class _Piece(NamedTuple):
@@ -55,8 +59,8 @@ class Lexicon:
     """Toxic words and phrases by language, found in texts as whole words.
 
     A text and an entry are compared piece by piece: a piece is a run of letters, digits and
-    combining marks, or one other character; in `UNSEGMENTED` languages also each Chinese or
-    Japanese character, so that an entry is found anywhere in them. Pieces are folded (`fold`);
+    combining marks, or one other character; in `UNSEGMENTED` languages also each character
+    of such a script, so that an entry is found anywhere in them. Pieces are folded (`fold`);
     white space between them does not count, so `suck - ass` holds the entry `suck-ass`. Only the
     punctuation that begins or ends an entry must touch its word in the text as it does in the
     entry: `-ёбший` is not found in `- ёбший`. Entries are literal: a `*` is a `*`. In `UNSEGMENTED`
@@ -70,13 +74,17 @@ class Lexicon:
         """Entries by language code; blank ones are left out, spelling variants become one."""
         self._entries: dict[str, frozenset[str]] = {}
         self._index: dict[str, _Index] = {}
+        of_language: dict[str, list[str]] = {}
         for language, texts in entries.items():
+            of_language.setdefault(language_code(language), []).extend(texts)
+        for language, texts in of_language.items():
             originals = list(filter(None, map(fold_spaces, texts)))
             # In one piece: folding 140,000 Russian entries one by one takes seconds.
             together = fold("\n".join(originals)).split("\n")
             folded = list(map(str.strip, together)) if originals else []
-            shortest = 2 if language in UNSEGMENTED else 1
-            kept = [(o, f) for o, f in zip(originals, folded, strict=True) if len(f) >= shortest]
+            kept = [(o, f) for o, f in zip(originals, folded, strict=True) if f]
+            if is_unsegmented(language):
+                kept = [(o, f) for o, f in kept if not _ONE_CHARACTER.fullmatch(f)]
             self._entries[language] = frozenset(entry for _, entry in kept)
             self._index[language] = _index(kept, language)
 
@@ -100,6 +108,7 @@ class Lexicon:
         Raises:
             UserError: no such file, not readable, no entries, or a language without a lexicon.
         """
+        languages = [language_code(language) for language in languages]
         there, tables = _tables(path, languages)
         entries: dict[str, list[str]] = {}
         for table in tables:
@@ -126,15 +135,14 @@ class Lexicon:
 
     def entries(self, language: str) -> frozenset[str]:
         """The folded entries of a language."""
-        self._require(language)
-        return self._entries[language]
+        return self._entries[self._known(language)]
 
     def spans(self, text: str, language: str) -> list[tuple[int, int]]:
         """Where `text` holds entries: character offsets (start, end), sorted and disjoint.
 
         Of overlapping finds the longest stays, of equally long ones the first.
         """
-        self._require(language)
+        language = self._known(language)
         found = list(_finds(_pieces(text, language), self._index[language]))
         found.sort(key=lambda span: (span[0] - span[1], span[0]))
         kept: list[tuple[int, int]] = []
@@ -145,9 +153,10 @@ class Lexicon:
 
     def without(self, entries: Mapping[str, Collection[str]]) -> Lexicon:
         """The same without some entries of each language, given as `entry_key` does."""
+        out = {language_code(language): keys for language, keys in entries.items()}
         return Lexicon(
             {
-                language: [e for e in own if entry_key(e) not in entries.get(language, ())]
+                language: [e for e in own if entry_key(e) not in out.get(language, ())]
                 for language, own in self._entries.items()
             }
         )
@@ -161,12 +170,14 @@ class Lexicon:
         """
         return delete_spans(text, language, self.spans(text, language))
 
-    def _require(self, language: str) -> None:
-        if language not in self._entries:
+    def _known(self, language: str) -> str:
+        code = language_code(language)
+        if code not in self._entries:
             raise UserError(
                 f"language {language!r}: this lexicon has entries for "
                 f"{listed(self.languages)} only; add a list for it"
             )
+        return code
 
 
 def entry_key(text: str) -> str:
@@ -213,7 +224,7 @@ def _index(entries: Iterable[tuple[str, str]], language: str) -> _Index:
     index: _Index = {}
     phrases = []
     for original, folded in entries:
-        if language not in UNSEGMENTED and original.isalnum() and folded.isalnum():
+        if not is_unsegmented(language) and original.isalnum() and folded.isalnum():
             index[folded] = None
         elif pieces := _pieces(original, language):
             phrases.append(_phrase(pieces))
@@ -243,7 +254,7 @@ def _phrase(pieces: list[_Piece]) -> _Phrase:
 
 
 def _pieces(text: str, language: str) -> list[_Piece]:
-    pattern = _PIECE_UNSEGMENTED if language in UNSEGMENTED else _PIECE
+    pattern = _PIECE_UNSEGMENTED if is_unsegmented(language) else _PIECE
     if text.isascii():
         folded = fold(text)
         return [

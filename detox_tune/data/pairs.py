@@ -25,7 +25,7 @@ from detox_tune.data.readers import (
     stem_language,
 )
 from detox_tune.data.spans import Marks, Span, load_spans, locate, sentence_marks
-from detox_tune.data.text import merge_spans, sentence_key
+from detox_tune.data.text import language_code, merge_spans, sentence_key
 from detox_tune.errors import UserError, nearest
 
 
@@ -87,7 +87,7 @@ def load_pairs(
         data: a tsv, csv, jsonl or parquet file, a folder of such files, or a hub data set such as
             `textdetox/multilingual_paradetox`. All splits of a hub data set are used; a split
             named after a language gives the language of its rows.
-        languages: codes to keep; all if empty.
+        languages: codes to keep, variants such as `zh-CN` as their language; all if empty.
         source_column: column of toxic sentences; by default the first of a known name.
         reference_columns: columns of neutral sentences, or one column of lists of them; by default
             those of a known name, such as `neutral1` to `neutral3`.
@@ -105,7 +105,7 @@ def load_pairs(
         UserError: data that cannot be read, columns or languages that cannot be found, too many bad
             rows, a language without pairs, or spans that cannot be read or stand in no source.
     """
-    languages = tuple(dict.fromkeys(languages))
+    languages = tuple(dict.fromkeys(map(language_code, languages)))
     collector = _Collector(max_characters)
     seen: set[str] = set()
     for table in _tables(data, languages, quoting):

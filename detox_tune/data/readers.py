@@ -11,7 +11,7 @@ import regex
 
 from detox_tune.config import Quoting
 from detox_tune.data.file_formats import Row, read_content
-from detox_tune.data.text import fold
+from detox_tune.data.text import fold, language_code
 from detox_tune.errors import UserError, closest, nearest
 
 LANGUAGES = (
@@ -22,6 +22,7 @@ TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
 LEXICON_SUFFIXES = (*TABLE_SUFFIXES, ".txt")
 LANGUAGE_COLUMNS = ("language", "lang")
 
+_TWO_LETTER_CODE = regex.compile(r"[A-Za-z]{2}(?:[-_][A-Za-z]{2})?")
 _HUB_NAME = regex.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -122,9 +123,19 @@ def is_hub_name(data: str) -> bool:
 
 
 def stem_language(stem: str) -> str | None:
-    """The language code that a name is, ends with or begins with: `en`, `paradetox_en`, `en-2`."""
-    parts = [part.casefold() for part in regex.split(r"[\W_]+", stem) if part]
-    return next((part for part in (*parts[-1:], *parts[:1]) if part in LANGUAGES), None)
+    """The language code that a name is, ends with or begins with: `en`, `paradetox_en`, `en-2`.
+
+    A code may have a region (`pt-BR`, `zh_tw`, `paradetox_zh-CN`). A name that is nothing but a
+    code of two letters may be that of any language.
+    """
+    parts: list[str] = [part.casefold() for part in regex.split(r"[\W_]+", stem) if part]
+    likely = [*parts[-1:], *parts[:1]]
+    if len(parts) > 1 and regex.search(r"-[A-Za-z]{2}$", stem):
+        likely.insert(0, parts[-2])  # what ends the name may be a region
+    found = next((part for part in likely if part in LANGUAGES), None)
+    if _TWO_LETTER_CODE.fullmatch(stem) and parts[0] in (*LANGUAGES, found or parts[0]):
+        return parts[0]
+    return found
 
 
 def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -153,7 +164,7 @@ def language_files(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path
 def row_languages(
     table: Table, languages: Sequence[str], column: str | None = None
 ) -> list[str | None]:
-    """The language code of each row, None where its cell is empty.
+    """The language code of each row, None where its cell is empty; a variant as its language.
 
     It comes from `column`, else from a column `language` or `lang`, else from the name of the file
     or split, else it is the only one of `languages`.
@@ -167,7 +178,7 @@ def row_languages(
         place = table.find(column, "language_column")
     if place is not None:
         cells = [None if row.problem else row.values[place] for row in table.rows]
-        return [cell.strip().casefold() if isinstance(cell, str) else None for cell in cells]
+        return [language_code(cell) if isinstance(cell, str) else None for cell in cells]
     language = stem_language(table.stem) or (languages[0] if len(languages) == 1 else None)
     if language is None:
         raise UserError(

@@ -21,10 +21,11 @@ from detox_tune.data.readers import (
 )
 from detox_tune.data.text import (
     LETTER,
-    UNSEGMENTED,
     fold,
     fold_spaces,
     fold_word,
+    is_unsegmented,
+    language_code,
     merge_spans,
     sentence_key,
 )
@@ -75,6 +76,7 @@ def load_spans(
             sentence, or nothing for any of `languages`.
     """
     path = Path(path)
+    languages = [language_code(language) for language in languages]
     paths = [path]
     if path.is_dir():
         files = language_files(path, TABLE_SUFFIXES)
@@ -143,7 +145,7 @@ def _as_list(text: str, language: str) -> object:
             if isinstance(value, tuple) and all(isinstance(place, int) for place in value):
                 return [value]  # one pair
             return value
-    separator = _SEPARATOR_UNSEGMENTED if language in UNSEGMENTED else _SEPARATOR
+    separator = _SEPARATOR_UNSEGMENTED if is_unsegmented(language) else _SEPARATOR
     return separator.split(text)
 
 

@@ -19,7 +19,7 @@ from detox_tune.data.readers import (
     row_languages,
     shown,
 )
-from detox_tune.data.text import sentence_key
+from detox_tune.data.text import language_code, sentence_key
 from detox_tune.errors import UserError, nearest
 
 _COLUMNS = ("text", "toxic")
@@ -72,7 +72,7 @@ def load_toxicity_data(path: Path, languages: Collection[str] | None = None) -> 
         UserError: files that cannot be read, columns or languages that are not there, or more than
             `MAX_BAD_SHARE` of the rows bad.
     """
-    wanted = sorted(set(languages or ()))
+    wanted = sorted(set(map(language_code, languages or ())))
     labelled: list[_Labelled] = []
     bad_rows: list[BadRow] = []
     seen: set[str] = set()

@@ -18,7 +18,7 @@ from detox_tune.data.readers import (
     row_languages,
     stem_language,
 )
-from detox_tune.data.text import fold_spaces
+from detox_tune.data.text import fold_spaces, language_code
 
 Key = tuple[str | None, str]
 """Language and source of a sentence."""
@@ -70,7 +70,7 @@ def load_references(
     Raises:
         UserError: data that cannot be read or has no pairs; see `load_pairs`.
     """
-    languages = [] if language is None else [language]
+    languages = [] if language is None else [language_code(language)]
     loaded = load_pairs(
         data,
         languages=languages,
@@ -87,7 +87,7 @@ def load_references(
         id_place = table.find_known(["id"])
         of_rows = row_languages(table, languages, language_column)
         for row, of_row in zip(table.rows, of_rows, strict=True):
-            if not row.problem and (language is None or of_row == language):
+            if not row.problem and (not languages or of_row in languages):
                 source = row.values[place]
                 key = (of_row, fold_spaces(source if isinstance(source, str) else ""))
                 rows.append(ReferenceRow(key, row_id(row, id_place)))

@@ -20,7 +20,7 @@ from detox_tune.data.readers import (
     read_table,
     shown,
 )
-from detox_tune.data.text import fold_spaces
+from detox_tune.data.text import fold_spaces, language_code
 from detox_tune.errors import UserError
 from detox_tune.evaluation.references import Key, References, row_id
 from detox_tune.files import write_table, write_text
@@ -163,7 +163,7 @@ def _by_source(
     for row, output in zip(table.rows, outputs, strict=True):
         source = fold_spaces(str(row.values[place] or ""))
         language = None if language_place is None else row.values[language_place]
-        key = (language.strip().casefold() if isinstance(language, str) else None, source)
+        key = (language_code(language) if isinstance(language, str) else None, source)
         if key[0] is not None and key[0] not in wanted:
             continue  # a whole submission may be scored on one language
         if key not in known:

@@ -48,6 +48,11 @@ from detox_tune.errors import UserError
         # an entry of one character does not count
         ("zh", ["傻", "傻瓜", "jb"], "你是傻瓜吗傻jb jbs", ["傻瓜", "jb"]),
         ("ja", ["バカ"], "このバカヤロー ﾊﾞｶ", ["バカ", "ﾊﾞｶ"]),
+        ("zh-TW", ["傻瓜"], "你是傻瓜吗", ["傻瓜"]),
+        ("th", ["โง่", "กู"], "คนโง่มาก กูรู้", ["โง่"]),
+        ("lo", ["ໂງ່"], "ຄົນໂງ່ຫຼາຍ", ["ໂງ່"]),
+        ("km", ["ឆ្កួត"], "មនុស្សឆ្កួតណាស់", ["ឆ្កួត"]),
+        ("my", ["အရူး"], "မင်းအရူးပဲ", ["အရူး"]),
     ],
 )
 def test_spans(language: str, entries: list[str], text: str, expected: list[str]) -> None:

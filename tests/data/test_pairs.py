@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from detox_tune.data.bad_rows import BadRow
+from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import LoadedPairs, Pair, load_pairs
 from detox_tune.errors import UserError
 
@@ -133,6 +134,19 @@ def test_languages_that_are_chosen(tmp_path: Path) -> None:
     data = write(tmp_path / "x.csv", "toxic neutral lang", ("x", "a", "DE"), ("y", "b", "en"))
     chosen = load_pairs(data, languages=["en"])
     assert ([pair.source for pair in chosen.pairs], chosen.n_rows) == (["y"], 1)
+
+
+@pytest.mark.parametrize("wanted", ["zh", "ZH_tw"])
+def test_variants_of_a_language_are_that_language(tmp_path: Path, wanted: str) -> None:
+    in_rows = write(tmp_path / "x.csv", "toxic neutral lang", ("你是傻瓜", "你是人", "zh-CN"))
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "folder" / "zh-cn.csv", "toxic neutral", ("你是傻瓜", "你是人"))
+    write(tmp_path / "folder" / "en-US.csv", "toxic neutral", *ROWS)
+    for data in (in_rows, str(tmp_path / "folder")):
+        loaded = load_pairs(data, languages=[wanted])
+        assert loaded.pairs == (Pair("你是傻瓜", ("你是人",), "zh"),)
+    (tmp_path / "zh.txt").write_text("傻瓜\n", encoding="utf-8")
+    assert Lexicon.load(tmp_path, [wanted]).spans("你是傻瓜", wanted) == [(2, 4)]
 
 
 @pytest.mark.parametrize(

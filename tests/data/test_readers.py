@@ -287,6 +287,9 @@ def test_hub_names() -> None:
 
 def test_languages_of_names() -> None:
     known = {"en": "en", "EN": "en", "paradetox_en": "en", "hin": "hin", "zh-train": "zh"}
+    regions = {"zh-cn": "zh", "zh_TW": "zh", "zh-Hans-CN": "zh", "es-AR": "es", "my-en": "en"}
+    regions |= {"paradetox_en-UK": "en", "new-de": "de", "pt-BR": "pt", "th": "th", "my": "my"}
+    known |= regions
     unknown = dict.fromkeys(["english", "train", "the_it_list", ""])
     for stem, language in {**known, "uk.v2": "uk", **unknown}.items():
         assert stem_language(stem) == language, stem
@@ -298,7 +301,7 @@ def table(columns: dict[str, list[Any]], stem: str = "x") -> Table:
 
 
 def test_language_of_rows_column_then_name_then_the_only_choice() -> None:
-    by_column = table({"a": ["1", "2", "3"], "Lang": ["EN ", "de", None]}, stem="ru")
+    by_column = table({"a": ["1", "2", "3"], "Lang": ["EN-us ", "de", None]}, stem="ru")
     assert row_languages(by_column, ["uk"]) == ["en", "de", None]
     assert row_languages(by_column, (), "Lang") == ["en", "de", None]
     assert row_languages(table({"a": ["1"]}, stem="pairs_ru"), ["uk"]) == ["ru"]
