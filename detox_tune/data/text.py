@@ -33,10 +33,12 @@ _AS_APOSTROPHE = str.maketrans(dict.fromkeys(_APOSTROPHES, "'"))
 _INVISIBLE = regex.compile(r"\p{DI}+")
 _NOT_LETTERS = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
 
+MASKED = r"(?<=[\p{L}\p{M}])[*$@%]+(?=\p{L})"
+"""What stands for letters inside a masked word: `f*ck`, `a$$hole`, `sh%t`."""
 _JOINED = (
     rf"(?:['{_APOSTROPHES}](?=\p{{L}})"  # don't, l'idiota, п'ять
     r"""|(?<=\p{Hebrew})["\u05f4](?=\p{Hebrew})"""  # Hebrew acronyms
-    r"|(?<=[\p{L}\p{M}])[*$@%]+(?=\p{L}))"  # f*ck, a$$hole, sh%t
+    rf"|{MASKED})"
 )
 _SPELLED = rf"{RUN}(?:{_JOINED}{RUN})*"
 _MASKED_END = r"(?:(?<=[\p{L}\p{M}])\*{2,})?"  # b***, but not the end of **bold**
