@@ -47,7 +47,7 @@ def sentence(value: object, name: str, max_characters: float = math.inf) -> str:
             code = f"U+{ord(control.group()):04X}"
             raise BadCell("not text", f"the {name} has the control character {code}")
         if not_text(value):
-            raise BadCell("not text", f"the {name} has bytes that are not UTF-8")
+            raise BadCell("not text", f"the {name} is not UTF-8 text")
     if not _VISIBLE.search(value):
         raise BadCell(f"empty {name}")
     folded = fold_spaces(value)

@@ -75,6 +75,8 @@ def read_table(
             never closes, or no rows.
     """
     suffix = path.suffix.lower()
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give one of its files")
     if not path.is_file():
         raise UserError(
             f"{path}: no such file or folder; {_nearest_file(path) or 'give a path that exists'}"
@@ -183,7 +185,7 @@ def row_languages(
     if language is None:
         raise UserError(
             f"{table.file}: its language is not known; name it by its code, such as en.tsv, "
-            "add a column `language`, or choose one language"
+            "call its column of codes `language`, or choose one language"
         )
     return [language] * len(table.rows)
 

@@ -175,7 +175,7 @@ BAD_ROWS: list[tuple[str, str, str]] = [
     ("ｓａｍｅ  thing\tsame thing\tｓａｍｅ\u00a0thing", "source equals reference", ""),
     (f"{'x' * 21}\ta\t", "over-long", "the source has 21 characters, at most 20"),
     (f"a\tb\t{'x' * 21}", "over-long", "the reference has 21 characters, at most 20"),
-    ("no utf-8 \udce9\tx\t", "not text", "the source has bytes that are not UTF-8"),
+    ("no utf-8 \udce9\tx\t", "not text", "the source is not UTF-8 text"),
 ]
 
 

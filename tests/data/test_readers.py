@@ -230,6 +230,8 @@ def test_a_missing_file_names_the_nearest_one(tmp_path: Path) -> None:
     write(tmp_path / "pairs_en.tsv", "a\nb\n")
     with pytest.raises(UserError, match=r"no such file or folder; did you mean 'pairs_en\.tsv'"):
         read_table(tmp_path / "pairs_em.tsv")
+    with pytest.raises(UserError, match="is a folder; give one of its files"):
+        read_table(tmp_path)
     with pytest.raises(UserError, match="no such file or folder; give a path"):
         read_table(tmp_path / "nowhere" / "x.tsv")
 
