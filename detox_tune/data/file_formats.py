@@ -74,8 +74,8 @@ def _decode(path: Path, content: bytes) -> str:
 def _lines(text: str) -> Iterator[tuple[int, str]]:
     # Not splitlines(): it also cuts at characters that belong to the text, such as U+2028.
     for number, line in enumerate(text.split("\n"), start=1):
-        if line := line.removesuffix("\r"):
-            yield number, line
+        if line.strip():
+            yield number, line.removesuffix("\r")
 
 
 def _txt(text: str) -> Content:
@@ -84,7 +84,7 @@ def _txt(text: str) -> Content:
 
 def _delimited(path: Path, text: str, quoting: Quoting) -> Content:
     """The content of a tsv or csv, with quotes or without; docs/data.md has the rule."""
-    header = text.lstrip("\r\n").partition("\n")[0]
+    header = text.lstrip().partition("\n")[0]
     if not_text(header):
         raise UserError(f"{path}:1: not UTF-8 text; save it as UTF-8 text, unpacked")
     delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
@@ -117,7 +117,7 @@ def _quoted(text: str, delimiter: str) -> tuple[list[Numbered], int | None]:
     A quote that closes elsewhere than at the end of its field spoils each line that it took in. So
     does one that took in whole rows.
     """
-    lines = list(io.StringIO(text, newline=""))
+    lines = list(io.StringIO(text, newline="\n"))
     form: dict[str, Any] = {"delimiter": delimiter, "skipinitialspace": delimiter != "\t"}
     reader = csv.reader(lines, strict=True, **form)
     rows: list[Numbered] = []
@@ -139,7 +139,7 @@ def _quoted(text: str, delimiter: str) -> tuple[list[Numbered], int | None]:
         if problem:
             spoilt = enumerate(lines[start:end], start=start + 1)
             rows += [(number, [line.rstrip("\r\n")], problem) for number, line in spoilt]
-        elif fields:
+        elif "".join(lines[start:end]).strip():
             rows.append((start + 1, fields, ""))
         start = end
     return rows, None
@@ -181,7 +181,7 @@ def _jsonl(path: Path, text: str) -> Content:
     for number, line, record in objects:
         if isinstance(record, dict):
             rows.append(Row(number, tuple(record.get(column) for column in columns)))
-        elif line.strip():
+        else:
             rows.append(Row(number, (line,), "not a JSON object"))
     return tuple(columns), rows
 

@@ -140,6 +140,8 @@ def test_every_line_that_a_stray_quote_takes_in_is_a_bad_row(tmp_path: Path, aft
         ("x.tsv", 'a,b\n"1, 2",3\n'),
         ("x.tsv", "a\tb\r1, 2\t3\r"),
         ("x.csv", '\r\n\na,b,,\n\n"1, 2",3,,\n'),
+        ("x.csv", '\n  \n"a",b\n \n\t\n"1, 2",3\n'),
+        ("x.tsv", 'a\tb\n1, 2\t3\n"4 \r ""5"""\tx\n'),
         ("x.TSV", "\ufeffa\tb\n1, 2\t3\t\t\n"),
     ],
 )
