@@ -94,7 +94,11 @@ def _delimited(path: Path, text: str, quoting: Quoting) -> Content:
     plain = _with_header(fields)
     if quoting == "plain" or '"' not in text:
         return plain
-    numbered, opened = _quoted(text, delimiter)
+    limit = csv.field_size_limit(len(text))  # of all readers; an open quote takes in any length
+    try:
+        numbered, opened = _quoted(text, delimiter)
+    finally:
+        csv.field_size_limit(limit)
     content = _with_header(iter(numbered))
     certain = quoting == "quoted" or delimiter != "\t" or _DOUBLED.search(text)
     if not certain and _problems(content) > _problems(plain):

@@ -88,6 +88,7 @@ def fields(path: Path, quoting: Any = "auto") -> list[list[object]]:
         # a comma and a space between fields
         ("x.csv", 'a, "b, c"\n', [["a", "b, c"]]),
         ("x.csv", '5" pipe,b\n', [['5" pipe', "b"]]),
+        ("x.csv", f'"{"a" * 140_000}",b\n', [["a" * 140_000, "b"]]),
     ],
 )
 def test_quotes_of_a_file_are_told_by_what_it_holds(
@@ -114,6 +115,7 @@ def test_quoting_can_be_set(tmp_path: Path) -> None:
         ("x.tsv", 'a\tb\nc\td\n"e\tf\ng\th\n', 3),
         ("x.tsv", 'a\tb\n"c ""d"""\t"e" f\ng\t"h\n', 3),
         ("x.csv", '"a,b\n', 1),
+        ("x.csv", 'a,b\n"c,d\n' + 40_000 * "e,f\n", 2),
     ],
 )
 def test_a_quote_that_never_closes_is_refused(
