@@ -35,6 +35,8 @@ LORA_APPROACHES: tuple[LoraApproach, ...] = get_args(LoraApproach)
 """Adapted layers: q and v; q, k, v and o; all linear layers of the blocks."""
 TrainerName = Literal["original", "toxic_penalty_v1", "toxic_mask_v1"]
 """Cross-entropy; that plus gamma x toxic penalty; masked cross-entropy plus gamma x penalty."""
+Quoting = Literal["auto", "quoted", "plain"]
+"""How `"` is read in a tsv or csv: by the rule of docs/data.md, as csv does, or as a character."""
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 
@@ -161,6 +163,8 @@ class SearchConfig(_Settings):
     """Columns of the neutral sentences; empty to look for usual names."""
     language_column: str | None = None
     """Column of the language code; None to look for a usual name."""
+    quoting: Quoting = "auto"
+    """Quotes in tsv and csv data: `quoted` as csv has them, `plain` characters, or as it looks."""
     spans: str | None = None
     """File or folder of annotated toxic spans, joined to the pairs by sentence."""
     lexicon: str | None = None

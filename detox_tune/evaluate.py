@@ -6,11 +6,11 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from detox_tune import __version__
 from detox_tune.cli import OneLineParser, run_command
-from detox_tune.config import TrialConfig
+from detox_tune.config import Quoting, TrialConfig
 from detox_tune.errors import UserError
 from detox_tune.files import write_json
 
@@ -59,16 +59,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(markup=False, highlight=False, width=width)
     if options.write_outputs:
         check_submission_path(options.write_outputs)
-    references = load_references(options.reference, language=options.language, spans=options.spans)
+    references = load_references(
+        options.reference, language=options.language, spans=options.spans, **_columns(options)
+    )
     pairs = references.pairs
-    if references.loaded.bad_rows:
+    if references.loaded.bad_rows or references.loaded.n_spans:
         _say(console, references.loaded.report())
     languages = sorted({pair.language for pair in pairs})
     lexicon = Lexicon({language: () for language in languages})
     if options.lexicon:
         lexicon = Lexicon.load(options.lexicon, languages, all_needed=False)
     if options.submission:
-        outputs = load_outputs(options.submission, references)
+        outputs = load_outputs(options.submission, references, quoting=options.quoting)
         task_prefix = TrialConfig().task_prefix
         if options.task_prefix is not None:
             task_prefix = options.task_prefix
@@ -82,7 +84,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         labelled = load_toxicity_data(options.toxicity_data, languages)
         if labelled.bad_rows:
             _say(console, labelled.report())
-    fitted = _scorers(options, pairs, lexicon, labelled)
+    fitted = _scorers(options, pairs, lexicon, labelled, console)
     texts = [outputs[pair.language, pair.source] for pair in pairs]
     scored = {
         "system": score_outputs(
@@ -146,6 +148,7 @@ def _scorers(
     pairs: Sequence[Pair],
     lexicon: Lexicon,
     labelled: ToxicityData | None,
+    console: Console,
 ) -> FittedScorers:
     from detox_tune.evaluation import cross_fitting
     from detox_tune.evaluation.scorers import load_scorers
@@ -160,8 +163,12 @@ def _scorers(
         from detox_tune.data.pairs import load_pairs
 
         languages = [options.language] if options.language else []
-        train = load_pairs(options.train_pairs, languages=languages).pairs
-        return cross_fitting.fitted_on_pairs(train, pairs, lexicon=lexicon, seed=seed)
+        train = load_pairs(
+            options.train_pairs, languages=languages, allow_bad_rows=True, **_columns(options)
+        )
+        if train.bad_rows:
+            _say(console, train.report())
+        return cross_fitting.fitted_on_pairs(train.pairs, pairs, lexicon=lexicon, seed=seed)
     return cross_fitting.cross_fitted(pairs, lexicon=lexicon, labelled=labelled, seed=seed)
 
 
@@ -182,6 +189,12 @@ def _decode(options: argparse.Namespace, references: References) -> tuple[dict[K
         texts = adapter.rewrite([source for _, source in chunk])
         outputs.update(zip(chunk, texts, strict=True))
     return outputs, adapter.task_prefix
+
+
+def _columns(options: argparse.Namespace) -> dict[str, Any]:
+    """How files of pairs are read, as `load_pairs` takes it."""
+    names = ("source_column", "reference_columns", "language_column", "quoting")
+    return {name: getattr(options, name) for name in names}
 
 
 def _say(console: Console, text: str) -> None:
@@ -220,6 +233,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     given = {name: getattr(options, name) for name in (*names, "toxicity_data", "train_pairs")}
     return {
         **{name: None if value is None else str(value) for name, value in given.items()},
+        **_columns(options),
         "seed": options.seed,
         "interval": LEVEL,
         "resamples": RESAMPLES,
@@ -254,6 +268,18 @@ def _parser() -> argparse.ArgumentParser:
         "--write-outputs", type=Path, help="write the outputs: .tsv (PAN 2025) or .jsonl (2024)"
     )
     parser.add_argument("--language", help="score this language alone; also that of unnamed files")
+    parser.add_argument("--source-column", help="of the pairs' toxic sentences, if not found")
+    parser.add_argument(
+        "--reference-columns", nargs="+", default=(), help="of their neutral sentences"
+    )
+    parser.add_argument("--language-column", help="of their language codes")
+    parser.add_argument(
+        "--quoting",
+        choices=get_args(Quoting),
+        default="auto",
+        help="quotes of a tsv or csv of pairs or outputs: as csv has them, or plain characters "
+        "(default: auto, as the file looks)",
+    )
     parser.add_argument("--lexicon", help="toxic words: a file, or a folder with one per language")
     parser.add_argument("--spans", help="annotated toxic spans: a file or folder")
     parser.add_argument(

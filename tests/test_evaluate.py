@@ -1,5 +1,7 @@
 """python -m detox_tune.evaluate, from files to a table and JSON."""
 
+import csv
+import io
 import json
 import subprocess
 import sys
@@ -12,8 +14,11 @@ import pytest
 from detox_tune.config import TrialConfig
 from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
 from detox_tune.data.pairs import Pair
+from detox_tune.errors import UserError
 from detox_tune.evaluate import main
-from detox_tune.evaluation.scores import SCORES
+from detox_tune.evaluation.references import load_references
+from detox_tune.evaluation.scores import SCORES, sentence_chrf
+from detox_tune.evaluation.submission import load_outputs
 
 PAIRS = [*embedded_pairs()[:30], *embedded_pairs()[-30:]]
 
@@ -136,6 +141,100 @@ def test_outputs_are_written_in_the_other_form(files: Path) -> None:
     second = run(files, "--submission", "o.tsv", "--write-outputs", str(files / "o.jsonl"))
     third = run(files, "--submission", "o.jsonl")
     assert first["overall"] == second["overall"] == third["overall"]
+
+
+TEXTS = [
+    ('"Really? "pal" %d ', '"Really? "friend" %d '),
+    ('he said "damn %d" and left', 'he said "well %d" and left'),
+    ("the damn tram\nis %d minutes late", "the tram\nis %d minutes late"),
+    ("no quotes, damn %d", "no quotes, %d"),
+]
+PERFECT = [(toxic % n, neutral % n) for n in range(10) for toxic, neutral in TEXTS]
+
+
+def table(columns: str, rows: Sequence[Sequence[object]], quoting: Any = csv.QUOTE_MINIMAL) -> str:
+    text = io.StringIO()
+    writer = csv.writer(text, delimiter="\t", quoting=quoting, lineterminator="\n")
+    writer.writerows([columns.split(), *rows])
+    return text.getvalue()
+
+
+def jsonl(columns: str, rows: Sequence[Sequence[object]]) -> str:
+    return "".join(
+        json.dumps(dict(zip(columns.split(), row, strict=True)), ensure_ascii=False) + "\n"
+        for row in rows
+    )
+
+
+def as_published() -> dict[str, tuple[str, str]]:
+    """By the name of a reference file: its content, in the dialect of a published data set."""
+    numbered = [(n, *pair) for n, pair in enumerate(PERFECT)]
+    russian = [(n, toxic, neutral, "", "") for n, toxic, neutral in numbered]
+    languages = [(toxic, neutral, "en") for toxic, neutral in PERFECT]
+    russian_columns = "index ru_toxic_comment ru_neutral_comment1 ru_neutral_comment2 "
+    return {
+        "paradetox_en.tsv": ("en", table("en_toxic_comment en_neutral_comment", PERFECT)),
+        "train_ru.tsv": ("ru", table(f"{russian_columns} ru_neutral_comment3", russian)),
+        "pan.tsv": ("en", table("toxic_sentence neutral_sentence lang", languages, csv.QUOTE_ALL)),
+        "pan.jsonl": ("en", jsonl("toxic_sentence neutral_sentence lang", languages)),
+    }
+
+
+@pytest.mark.parametrize("reference", as_published())
+@pytest.mark.parametrize("submission", ["perfect.tsv", "id_text.tsv", "perfect.jsonl", "own.tsv"])
+def test_a_perfect_submission_in_published_dialects(
+    files: Path, reference: str, submission: str
+) -> None:
+    language, content = as_published()[reference]
+    (files / reference).write_text(content, encoding="utf-8")
+    named = [(n, toxic, neutral, language) for n, (toxic, neutral) in enumerate(PERFECT)]
+    texts = [(n, neutral) for n, (_, neutral) in enumerate(PERFECT)]
+    contents = {
+        "perfect.tsv": table("id toxic_sentence neutral_sentence lang", named),
+        "id_text.tsv": table("id text", texts),
+        "perfect.jsonl": jsonl("id toxic_sentence neutral_sentence lang", named),
+        "own.tsv": table(f"{language}_toxic_comment {language}_neutral_comment", PERFECT),
+    }
+    (files / submission).write_text(contents[submission], encoding="utf-8")
+    references = load_references(str(files / reference))
+    assert [pair.source for pair in references.pairs] == [" ".join(s.split()) for s, _ in PERFECT]
+    assert references.loaded.bad_rows == ()
+    outputs = load_outputs(files / submission, references)
+    texts_out = [outputs[pair.language, pair.source] for pair in references.pairs]
+    fl = sentence_chrf(texts_out, [pair.references for pair in references.pairs])
+    assert list(fl) == [1.0] * len(PERFECT)
+
+
+@pytest.mark.parametrize("submission", ["sub_for_quoted.tsv", "sub_for_quoted.jsonl"])
+def test_quoted_references_and_submissions(
+    shared_data: Path, tmp_path: Path, submission: str
+) -> None:
+    cases = shared_data.parent / "cases"
+    arguments = ["--reference", str(cases / "ref_quoted_en.tsv"), "--json", str(tmp_path / "o")]
+    assert main(["--submission", str(cases / submission), *arguments]) == 0
+    assert json.loads((tmp_path / "o").read_text())["overall"]["fl"]["value"] == 1.0
+
+
+def test_columns_and_quoting_as_the_errors_name_them(files: Path) -> None:
+    rows = [(p.source, p.references[0], f"{p.language}-XX") for p in PAIRS]
+    (files / "references.jsonl").unlink()
+    (files / "other.tsv").write_text(
+        "bad\tgood\tcode\n" + "".join("\t".join(row) + "\n" for row in rows), encoding="utf-8"
+    )
+    arguments = ["--reference", str(files / "other.tsv"), "--submission", str(files / "human.tsv")]
+    with pytest.raises(UserError, match="set source_column to one of them"):
+        main(arguments)
+    arguments += ["--source-column", "bad"]
+    with pytest.raises(UserError, match="set reference_columns to one of them"):
+        main(arguments)
+    arguments += ["--reference-columns", "good"]
+    with pytest.raises(UserError, match="call its column of codes `language`, or choose one"):
+        main(arguments)
+    arguments += ["--language-column", "code", "--quoting", "plain", "--json", str(files / "o")]
+    assert main(arguments) == 0
+    result = json.loads((files / "o").read_text())
+    assert result["overall"]["fl"]["value"] == 1.0
+    assert result["settings"]["reference_columns"] == ["good"]
 
 
 def test_rows_that_give_no_pair_are_reported(

@@ -6,7 +6,7 @@ import math
 
 import regex
 
-from detox_tune.data.file_formats import undecodable
+from detox_tune.data.file_formats import not_text
 from detox_tune.data.text import fold_spaces
 
 _CONTROL = regex.compile(r"[\p{Cc}--[\t\n\r]]", regex.V1)
@@ -27,7 +27,7 @@ def is_missing(value: object) -> bool:
     return value is None or (isinstance(value, float) and math.isnan(value))
 
 
-def sentence(value: object, name: str, max_characters: int) -> str:
+def sentence(value: object, name: str, max_characters: float = math.inf) -> str:
     """The sentence of a cell, with its white space folded.
 
     Args:
@@ -43,11 +43,11 @@ def sentence(value: object, name: str, max_characters: int) -> str:
     if not isinstance(value, str):
         raise BadCell("not text", f"the {name} is of type {type(value).__name__}")
     if not value.isprintable():  # so there is something that may not be text
-        if undecodable(value):
-            raise BadCell("not text", f"the {name} has bytes that are not UTF-8")
         if control := _CONTROL.search(value):
             code = f"U+{ord(control.group()):04X}"
             raise BadCell("not text", f"the {name} has the control character {code}")
+        if not_text(value):
+            raise BadCell("not text", f"the {name} is not UTF-8 text")
     if not _VISIBLE.search(value):
         raise BadCell(f"empty {name}")
     folded = fold_spaces(value)

@@ -12,7 +12,7 @@ from detox_tune.data.spans import SPAN_COLUMNS
 from detox_tune.errors import UserError
 
 # Of each list the first pattern that matches columns names them: `neutral1`, `neutral2`, ...
-_SOURCE_NAMES = tuple(
+SOURCE_NAMES = tuple(
     map(
         regex.compile,
         (
@@ -22,7 +22,7 @@ _SOURCE_NAMES = tuple(
         ),
     )
 )
-_REFERENCE_NAMES = tuple(
+REFERENCE_NAMES = tuple(
     map(
         regex.compile,
         (
@@ -54,29 +54,39 @@ def find_columns(
     if source_column is not None:
         source = table.find(source_column, "source_column")
     else:
-        source = _known_columns(table, _SOURCE_NAMES, "toxic sentence", "source_column")[0]
+        source = _required(table, SOURCE_NAMES, "toxic sentence", "source_column")[0]
     if reference_columns:
         references = [table.find(name, "reference_columns") for name in reference_columns]
     else:
-        references = _known_columns(
-            table, _REFERENCE_NAMES, "neutral sentence", "reference_columns"
-        )
+        references = _required(table, REFERENCE_NAMES, "neutral sentence", "reference_columns")
     if source in references:
         raise UserError(
             f"{table.file}: column {table.columns[source]!r} is both source and reference; "
             "set source_column and reference_columns to different ones"
         )
+    if table.columns.count(table.columns[source]) > 1:
+        raise UserError(
+            f"{table.file}: two columns are called {table.columns[source]!r}; rename one"
+        )
     return Columns(source, tuple(references), table.find_known(SPAN_COLUMNS))
 
 
-def _known_columns(
-    table: Table, patterns: Sequence[regex.Pattern], what: str, option: str
-) -> list[int]:
-    names = ["_".join(name.split()).casefold() for name in table.columns]
-    for pattern in patterns:
-        if places := [place for place, name in enumerate(names) if pattern.fullmatch(name)]:
-            return places
+def known_columns(table: Table, patterns: Sequence[regex.Pattern]) -> list[int]:
+    """Places of the columns that the first pattern with any column names; may be empty."""
+    names = table.known_names()
+    found = ([i for i, name in enumerate(names) if p.fullmatch(name)] for p in patterns)
+    return next(filter(None, found), [])
+
+
+def _required(table: Table, patterns: Sequence[regex.Pattern], what: str, option: str) -> list[int]:
+    if places := known_columns(table, patterns):
+        return places
+    if len(table.columns) == 1:
+        raise UserError(
+            f"{table.file}: its only column is {table.columns_shown()}, but pairs need a column of "
+            "toxic and one of neutral sentences; give a file with both"
+        )
     raise UserError(
         f"{table.file}: no column is known to hold the {what}; it has {table.columns_shown()}; "
-        f"set {option} to one of them"
+        f"set {option} to one of them, or put a line with names above the rows"
     )

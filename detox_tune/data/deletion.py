@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import regex
 
-from detox_tune.data.text import fold_spaces, merge_spans, words
+from detox_tune.data.text import fold_spaces, language_code, merge_spans, words
 
 # What is left around deleted words is made good in this order. _GAP stands where a span stood.
 _GAP = "\uffff"
@@ -14,6 +14,18 @@ _OPENING = r"[(\[{<«„“‘\"'「『（]"
 _CLOSING = r"[)\]}>»“”’\"'」』）]"
 _COMMA = r"[,;:،؛，、；：]"
 _STOP = r"[,;:.!?…،؛؟。，、！？；：।]"
+_AFTER_GAPS = rf"{_GAP}(?:\s*{_COMMA}?\s*{_GAP})*(?=\s*(?:{_STOP}|[)\]}}»”]|$))"
+_MODIFIERS = {
+    "de": "das|dem|den|der|des|die|diese[mnrs]?|ein|eine[mnrs]?|mein|meine|dein|deine|sehr|so",
+    "en": "an?|the|th[ei]se|this|that|those|my|your|his|her|its|our|their|quite|really|so|such|too"
+    "|very",
+    "es": "el|las?|los|un|unas?|unos|es[ae]|est[ae]|mis?|sus?|tus?|muy|tan",
+}
+_STRAY_MODIFIERS = {
+    language: regex.compile(rf"(?i)(?:(?<!\w)(?:{those})\s+)+({_AFTER_GAPS})")
+    for language, those in _MODIFIERS.items()
+}
+"""By language: articles and degree words that are left before nothing."""
 _GAP_RULES = [
     (regex.compile(pattern), replacement)
     for pattern, replacement in (
@@ -39,7 +51,10 @@ def delete_spans(text: str, language: str, spans: Iterable[tuple[int, int]]) -> 
     for start, end in _whole_words(text, language, spans):
         kept.append(text[position:start])
         position = end
-    return _close_gaps(_GAP.join([*kept, text[position:]]))
+    left = _GAP.join([*kept, text[position:]])
+    if stray := _STRAY_MODIFIERS.get(language_code(language)):
+        left = stray.sub(r"\1", left)
+    return _close_gaps(left)
 
 
 def _close_gaps(text: str) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import regex
 
 from detox_tune.data.deletion import delete_spans
-from detox_tune.data.file_formats import undecodable
+from detox_tune.data.file_formats import not_text
+from detox_tune.data.phrases import Index, find_phrases, phrase_index
 from detox_tune.data.readers import (
     LANGUAGE_COLUMNS,
     LEXICON_SUFFIXES,
@@ -22,42 +22,22 @@ from detox_tune.data.readers import (
     row_languages,
     stem_language,
 )
-from detox_tune.data.text import (
-    CHARACTER,
-    LETTER,
-    RUN,
-    UNSEGMENTED,
-    fold,
-    fold_spaces,
-    fold_word,
-)
+from detox_tune.data.text import fold, fold_spaces, is_unsegmented, language_code
 from detox_tune.errors import UserError, nearest
 
-_PIECE = regex.compile(rf"{RUN}|\S\p{{DI}}*")
-_PIECE_UNSEGMENTED = regex.compile(
-    rf"{CHARACTER}|(?:(?!{CHARACTER}){LETTER}\p{{DI}}*)+|\S\p{{DI}}*"
-)
-
-
-class _Piece(NamedTuple):
-    start: int
-    end: int
-    folded: str
-
-
-class _Phrase(NamedTuple):
-    folded: tuple[str, ...]
-    touching: tuple[int, ...]
-    """Places i where piece i and piece i + 1 must have no white space between them."""
+_JOINING_HYPHEN = regex.compile(r"(?<=\w)[-\u2010](?=\w)")
+_ONE_CHARACTER = regex.compile(r".\p{M}*")
 
 
 class Lexicon:
     """Toxic words and phrases by language, found in texts as whole words.
 
     A text and an entry are compared piece by piece: a piece is a run of letters, digits and
-    combining marks, or one other character; in `UNSEGMENTED` languages also each Chinese or
-    Japanese character, so that an entry is found anywhere in them. Pieces are folded (`fold`);
-    white space between them does not count, so `suck - ass` holds the entry `suck-ass`. Only the
+    combining marks, or one other character; in `UNSEGMENTED` languages also each character
+    of such a script, so that an entry is found anywhere in them. Pieces are folded (`fold`);
+    white space between them does not count, so `suck - ass` holds the entry `suck-ass`. Hyphens may
+    join the words of an entry: `son-of-a-bitch` holds `son of a bitch`. A masked word is one word:
+    `a$$hole` does not hold `a$$`. Only the
     punctuation that begins or ends an entry must touch its word in the text as it does in the
     entry: `-ёбший` is not found in `- ёбший`. Entries are literal: a `*` is a `*`. In `UNSEGMENTED`
     languages an entry of one character is left out: it stands in most sentences (PAN's Chinese list
@@ -69,16 +49,20 @@ class Lexicon:
     def __init__(self, entries: Mapping[str, Iterable[str]]) -> None:
         """Entries by language code; blank ones are left out, spelling variants become one."""
         self._entries: dict[str, frozenset[str]] = {}
-        self._index: dict[str, _Index] = {}
+        self._index: dict[str, Index] = {}
+        of_language: dict[str, list[str]] = {}
         for language, texts in entries.items():
+            of_language.setdefault(language_code(language), []).extend(texts)
+        for language, texts in of_language.items():
             originals = list(filter(None, map(fold_spaces, texts)))
             # In one piece: folding 140,000 Russian entries one by one takes seconds.
             together = fold("\n".join(originals)).split("\n")
             folded = list(map(str.strip, together)) if originals else []
-            shortest = 2 if language in UNSEGMENTED else 1
-            kept = [(o, f) for o, f in zip(originals, folded, strict=True) if len(f) >= shortest]
+            kept = [(o, f) for o, f in zip(originals, folded, strict=True) if f]
+            if is_unsegmented(language):
+                kept = [(o, f) for o, f in kept if not _ONE_CHARACTER.fullmatch(f)]
             self._entries[language] = frozenset(entry for _, entry in kept)
-            self._index[language] = _index(kept, language)
+            self._index[language] = phrase_index(kept, language)
 
     @classmethod
     def load(
@@ -100,6 +84,7 @@ class Lexicon:
         Raises:
             UserError: no such file, not readable, no entries, or a language without a lexicon.
         """
+        languages = [language_code(language) for language in languages]
         there, tables = _tables(path, languages)
         entries: dict[str, list[str]] = {}
         for table in tables:
@@ -126,16 +111,15 @@ class Lexicon:
 
     def entries(self, language: str) -> frozenset[str]:
         """The folded entries of a language."""
-        self._require(language)
-        return self._entries[language]
+        return self._entries[self._known(language)]
 
     def spans(self, text: str, language: str) -> list[tuple[int, int]]:
         """Where `text` holds entries: character offsets (start, end), sorted and disjoint.
 
         Of overlapping finds the longest stays, of equally long ones the first.
         """
-        self._require(language)
-        found = list(_finds(_pieces(text, language), self._index[language]))
+        language = self._known(language)
+        found = find_phrases(text, language, self._index[language])
         found.sort(key=lambda span: (span[0] - span[1], span[0]))
         kept: list[tuple[int, int]] = []
         for start, end in found:
@@ -145,9 +129,10 @@ class Lexicon:
 
     def without(self, entries: Mapping[str, Collection[str]]) -> Lexicon:
         """The same without some entries of each language, given as `entry_key` does."""
+        out = {language_code(language): keys for language, keys in entries.items()}
         return Lexicon(
             {
-                language: [e for e in own if entry_key(e) not in entries.get(language, ())]
+                language: [e for e in own if entry_key(e) not in out.get(language, ())]
                 for language, own in self._entries.items()
             }
         )
@@ -157,21 +142,24 @@ class Lexicon:
 
         A word that an apostrophe or a mask holds together goes whole (`l'idiota`, `bitch's`). So do
         brackets and quotes that are left empty, a hyphen or `#` that is left alone, one of two
-        commas that meet, and punctuation that would begin the text.
+        commas that meet, punctuation that would begin the text, and, in English, German and
+        Spanish, articles and degree words that stand before nothing (`he is an.`).
         """
         return delete_spans(text, language, self.spans(text, language))
 
-    def _require(self, language: str) -> None:
-        if language not in self._entries:
+    def _known(self, language: str) -> str:
+        code = language_code(language)
+        if code not in self._entries:
             raise UserError(
                 f"language {language!r}: this lexicon has entries for "
                 f"{listed(self.languages)} only; add a list for it"
             )
+        return code
 
 
 def entry_key(text: str) -> str:
-    """What an entry and each of its finds have in common: folded, without white space."""
-    return "".join(fold(text).split())
+    """What an entry and its finds have in common: folded, no white space, no joining hyphens."""
+    return str(_JOINING_HYPHEN.sub("", "".join(fold(text).split())))
 
 
 def _tables(path: str | Path, languages: Sequence[str]) -> tuple[Collection[str], list[Table]]:
@@ -186,89 +174,12 @@ def _tables(path: str | Path, languages: Sequence[str]) -> tuple[Collection[str]
     return files, [read_table(file, LEXICON_SUFFIXES) for file in paths]
 
 
-# The first piece of each entry leads to the entries that it begins, so that a lookup does not
-# depend on how many there are. A plain word that begins nothing longer, the usual case, has None.
-_Index = dict[str, list[_Phrase] | None]
-
-
-def _finds(pieces: list[_Piece], index: _Index) -> Iterator[tuple[int, int]]:
-    """Every place that holds an entry, overlapping ones too."""
-    for position, piece in enumerate(pieces):
-        if piece.folded not in index:
-            continue
-        phrases = index[piece.folded]
-        if phrases is None:
-            yield piece.start, piece.end
-            continue
-        for phrase in phrases:
-            here = pieces[position : position + len(phrase.folded)]
-            if tuple(other.folded for other in here) == phrase.folded and all(
-                here[place].end >= here[place + 1].start for place in phrase.touching
-            ):
-                yield piece.start, here[-1].end
-
-
-def _index(entries: Iterable[tuple[str, str]], language: str) -> _Index:
-    """Index of entries, each as it is written and folded."""
-    index: _Index = {}
-    phrases = []
-    for original, folded in entries:
-        if language not in UNSEGMENTED and original.isalnum() and folded.isalnum():
-            index[folded] = None
-        elif pieces := _pieces(original, language):
-            phrases.append(_phrase(pieces))
-    for phrase in phrases:
-        first = phrase.folded[0]
-        if first not in index:
-            index[first] = None if len(phrase.folded) == 1 else [phrase]
-            continue
-        others = index[first]
-        if others is None:
-            others = index[first] = [_Phrase((first,), ())]
-        others.append(phrase)
-    return index
-
-
-def _phrase(pieces: list[_Piece]) -> _Phrase:
-    in_words = [place for place, piece in enumerate(pieces) if piece.folded[0].isalnum()]
-    first, last = (in_words[0], in_words[-1]) if in_words else (0, len(pieces))
-    return _Phrase(
-        tuple(piece.folded for piece in pieces),
-        tuple(
-            place
-            for place in range(len(pieces) - 1)
-            if not first <= place < last and pieces[place].end >= pieces[place + 1].start
-        ),
-    )
-
-
-def _pieces(text: str, language: str) -> list[_Piece]:
-    pattern = _PIECE_UNSEGMENTED if language in UNSEGMENTED else _PIECE
-    if text.isascii():
-        folded = fold(text)
-        return [
-            _Piece(match.start(), match.end(), folded[match.start() : match.end()])
-            for match in pattern.finditer(text)
-        ]
-    pieces = []
-    for match in pattern.finditer(text):
-        start, end = match.span()
-        folded = fold_word(match.group())
-        if end - start == 1 == len(folded) or pattern.fullmatch(folded):
-            pieces.append(_Piece(start, end, folded))
-        else:  # folding split it: `…` became three dots, `½` a fraction
-            pieces += [_Piece(start, end, part) for part in pattern.findall(folded)]
-    return pieces
-
-
 def _entries(table: Table, languages: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Language and text of each entry of a file; at least one."""
     place = table.find_known(["text"])
     if place is None:
         others = [
-            place
-            for place, name in enumerate(table.columns)
-            if name.casefold() not in LANGUAGE_COLUMNS
+            place for place, name in enumerate(table.known_names()) if name not in LANGUAGE_COLUMNS
         ]
         if len(others) != 1:
             raise UserError(
@@ -279,7 +190,7 @@ def _entries(table: Table, languages: Sequence[str]) -> Iterator[tuple[str, str]
     found = False
     for row, language in zip(table.rows, row_languages(table, languages), strict=True):
         entry = None if row.problem else row.values[place]
-        if row.problem or not isinstance(entry, str | None) or undecodable(entry or ""):
+        if row.problem or not isinstance(entry, str | None) or not_text(entry or ""):
             raise UserError(
                 f"{table.file}:{row.line}: not an entry ({row.problem or 'no UTF-8 text'}); "
                 "mend or delete the row"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detox_tune.config import Quoting
+from detox_tune.data.bad_rows import MAX_BAD_SHARE, BadRow, bad_rows_report, counts_of_reasons
 from detox_tune.data.cells import BadCell, sentence
 from detox_tune.data.columns import Columns, find_columns
 from detox_tune.data.file_formats import Row
@@ -23,14 +24,9 @@ from detox_tune.data.readers import (
     shown,
     stem_language,
 )
-from detox_tune.data.spans import load_spans, locate, span_strings
-from detox_tune.data.text import sentence_key
+from detox_tune.data.spans import Marks, Span, load_spans, locate, sentence_marks
+from detox_tune.data.text import language_code, merge_spans, sentence_key
 from detox_tune.errors import UserError, nearest
-
-MAX_BAD_SHARE = 0.05
-"""More bad rows than this share of all rows stop the loading unless they are allowed."""
-
-_SHOWN_BAD_ROWS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,30 +37,10 @@ class Pair:
     references: tuple[str, ...]
     """At least one, none of them twice, none equal to the source."""
     language: str
-    spans: tuple[tuple[int, int], ...] = ()
+    spans: tuple[Span, ...] = ()
     """Annotated toxic spans of the source: character offsets (start, end), sorted, disjoint."""
     split: str | None = None
     """`train`, `validation` or `test` where the data fixes it."""
-
-
-@dataclass(frozen=True, slots=True)
-class BadRow:
-    """A row that was dropped."""
-
-    file: str
-    line: int
-    """Line of its file, from 1; in parquet files and hub data sets its index, from 0."""
-    reason: str
-    """`missing source`, `missing reference`, `missing language`, `empty source`, `empty reference`,
-    `not text`, `over-long` or `source equals reference`."""
-    detail: str
-    """What exactly, where the reason leaves it open."""
-    text: str
-    """The beginning of the row."""
-
-    def __str__(self) -> str:
-        detail = f" ({self.detail})" if self.detail else ""
-        return f"{self.file}:{self.line}: {self.reason}{detail}: {self.text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +52,21 @@ class LoadedPairs:
     bad_rows: tuple[BadRow, ...]
     n_rows: int
     """Rows read in the chosen languages, bad ones included."""
+    n_spans: int = 0
+    """Annotated spans of the pairs' sources."""
+    n_located: int = 0
+    """Those that stand in their source."""
 
     def report(self) -> str:
-        """How much was read and dropped: the first five bad rows, then the count per reason."""
-        kept = f"{self.n_rows} rows, {len(self.pairs)} pairs"
-        return bad_rows_report(kept, self.bad_rows)
+        """How much was read, dropped and located; some of the bad rows, and counts by reason."""
+        report = bad_rows_report(f"{self.n_rows} rows, {len(self.pairs)} pairs", self.bad_rows)
+        if self.n_spans:
+            marked = sum(bool(pair.spans) for pair in self.pairs)
+            report += (
+                f"\nspans: {self.n_located} of {self.n_spans} located, in {marked} of "
+                f"{len(self.pairs)} sources"
+            )
+        return report
 
 
 def load_pairs(
@@ -91,6 +77,7 @@ def load_pairs(
     reference_columns: Sequence[str] = (),
     language_column: str | None = None,
     spans: str | None = None,
+    quoting: Quoting = "auto",
     max_characters: int = 1000,
     allow_bad_rows: bool = False,
 ) -> LoadedPairs:
@@ -100,13 +87,14 @@ def load_pairs(
         data: a tsv, csv, jsonl or parquet file, a folder of such files, or a hub data set such as
             `textdetox/multilingual_paradetox`. All splits of a hub data set are used; a split
             named after a language gives the language of its rows.
-        languages: codes to keep; all if empty.
+        languages: codes to keep, variants such as `zh-CN` as their language; all if empty.
         source_column: column of toxic sentences; by default the first of a known name.
         reference_columns: columns of neutral sentences, or one column of lists of them; by default
             those of a known name, such as `neutral1` to `neutral3`.
         language_column: column of language codes; see `row_languages` for what comes in its place.
         spans: file or folder of annotated toxic spans, joined by sentence (`load_spans`); a column
             `spans` of the data itself counts as well.
+        quoting: how `"` is read in a tsv or csv of pairs; see `read_table`.
         max_characters: a source or reference with more characters makes its row a bad one.
         allow_bad_rows: go on even if more than `MAX_BAD_SHARE` of the rows are bad.
 
@@ -115,12 +103,12 @@ def load_pairs(
 
     Raises:
         UserError: data that cannot be read, columns or languages that cannot be found, too many bad
-            rows, a language without pairs, or `spans` that fit none of the sources.
+            rows, a language without pairs, or spans that cannot be read or stand in no source.
     """
-    languages = tuple(dict.fromkeys(languages))
+    languages = tuple(dict.fromkeys(map(language_code, languages)))
     collector = _Collector(max_characters)
     seen: set[str] = set()
-    for table in _tables(data, languages):
+    for table in _tables(data, languages, quoting):
         columns = find_columns(table, source_column, reference_columns)
         of_rows = row_languages(table, languages, language_column)
         seen.update(filter(None, of_rows))
@@ -135,18 +123,33 @@ def load_pairs(
     _require_pairs(data, languages, there, seen)
     if spans is not None:
         _join_spans(collector.drafts, spans, sorted(there))
-    pairs = tuple(
-        Pair(source, tuple(draft.references), language, locate(source, list(draft.spans)))
-        for (language, source), draft in collector.drafts.items()
-    )
-    return LoadedPairs(pairs, bad_rows, collector.n_rows)
+    pairs = []
+    n_spans = n_located = 0
+    for (language, source), draft in collector.drafts.items():
+        found = [locate(source, [string]) for string in draft.strings]
+        found += [(place,) if place[0] < place[1] else () for place in draft.places]
+        n_spans += len(found)
+        n_located += sum(map(bool, found))
+        located = merge_spans(span for spans_ in found for span in spans_)
+        pairs.append(Pair(source, tuple(draft.references), language, located))
+    if n_spans and not n_located:
+        raise UserError(
+            f"{spans or data}: none of the {n_spans} annotated spans stands in its sentence; give "
+            "the words as the sentence has them, or their character offsets"
+        )
+    return LoadedPairs(tuple(pairs), bad_rows, collector.n_rows, n_spans, n_located)
 
 
 @dataclass(slots=True)
 class _Draft:
     # Dicts because they keep the order and hold nothing twice.
     references: dict[str, None] = field(default_factory=dict)
-    spans: dict[str, None] = field(default_factory=dict)
+    strings: dict[str, None] = field(default_factory=dict)
+    places: dict[Span, None] = field(default_factory=dict)
+
+    def mark(self, marks: Marks) -> None:
+        self.strings.update(dict.fromkeys(marks.strings))
+        self.places.update(dict.fromkeys(marks.places))
 
 
 class _Collector:
@@ -174,8 +177,9 @@ class _Collector:
         draft = self.drafts.setdefault((language, source), _Draft())
         draft.references.update(dict.fromkeys(references))
         if columns.spans is not None:
-            strings = span_strings(row.values[columns.spans], language)
-            draft.spans.update(dict.fromkeys(strings))
+            text = str(row.values[columns.source])
+            where = f"{file}:{row.line}"
+            draft.mark(sentence_marks(row.values[columns.spans], text, language, where))
 
     def _references(self, row: Row, columns: Columns, source: str) -> list[str]:
         references: list[str] = []
@@ -206,16 +210,16 @@ def _flat(values: Iterator[object]) -> Iterator[object]:
             yield value
 
 
-def _tables(data: str, languages: Sequence[str]) -> Iterator[Table]:
+def _tables(data: str, languages: Sequence[str], quoting: Quoting) -> Iterator[Table]:
     path = Path(data)
     if path.is_dir():
         for file in files_in(path, TABLE_SUFFIXES):
             language = stem_language(file.stem)
             # A file of another language need not be read.
             if language is None or not languages or language in languages:
-                yield read_table(file)
+                yield read_table(file, quoting=quoting)
     elif path.exists() or not is_hub_name(data):
-        yield read_table(path)
+        yield read_table(path, quoting=quoting)
     else:
         yield from read_hub(data)
 
@@ -247,28 +251,14 @@ def _join_spans(drafts: dict[tuple[str, str], _Draft], path: str, languages: Seq
     annotated = load_spans(path, languages)
     joined = 0
     for (language, source), draft in drafts.items():
-        strings = annotated.get((language, sentence_key(source)), [])
-        draft.spans.update(dict.fromkeys(strings))
-        joined += bool(strings)
+        for text, marks in annotated.get((language, sentence_key(source)), []):
+            if text != source:  # another spelling: the words that the offsets cut out are sought
+                words = [text[start:end] for start, end in marks.places]
+                marks = Marks([*marks.strings, *filter(None, words)], [])
+            draft.mark(marks)
+            joined += 1
     if not joined:
         raise UserError(
             f"{path}: annotates none of the {len(drafts)} sources; give spans of the same "
             "sentences or leave spans out"
         )
-
-
-def bad_rows_report(kept: str, bad_rows: Sequence[BadRow]) -> str:
-    """What was read and kept, the first five bad rows, then the count per reason."""
-    lines = [f"{kept}, {len(bad_rows)} rows dropped"]
-    lines += [f"  {row}" for row in bad_rows[:_SHOWN_BAD_ROWS]]
-    if len(bad_rows) > _SHOWN_BAD_ROWS:
-        lines.append(f"  and {len(bad_rows) - _SHOWN_BAD_ROWS} more")
-    if bad_rows:
-        lines.append(f"  dropped: {counts_of_reasons(bad_rows)}")
-    return "\n".join(lines)
-
-
-def counts_of_reasons(bad_rows: Sequence[BadRow]) -> str:
-    """How many rows each reason has, the most frequent first: `empty text 3, not text 1`."""
-    counts = Counter(row.reason for row in bad_rows)
-    return ", ".join(f"{reason} {count}" for reason, count in counts.most_common())

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import regex
 
+from detox_tune.config import Quoting
 from detox_tune.data.file_formats import Row, read_content
+from detox_tune.data.text import fold, language_code
 from detox_tune.errors import UserError, closest, nearest
 
 LANGUAGES = (
@@ -20,6 +22,7 @@ TABLE_SUFFIXES = (".tsv", ".csv", ".jsonl", ".parquet")
 LEXICON_SUFFIXES = (*TABLE_SUFFIXES, ".txt")
 LANGUAGE_COLUMNS = ("language", "lang")
 
+_TWO_LETTER_CODE = regex.compile(r"[A-Za-z]{2}(?:[-_][A-Za-z]{2})?")
 _HUB_NAME = regex.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -47,24 +50,33 @@ class Table:
         first = ", ".join(repr(shown(name, 30)) for name in self.columns[:12])
         return first + (", …" if len(self.columns) > 12 else "")
 
+    def known_names(self) -> list[str]:
+        """The names of its columns as known ones are compared: no case, `_` for white space."""
+        return ["_".join(fold(column).split()) for column in self.columns]
+
     def find_known(self, names: Iterable[str]) -> int | None:
-        """Index of the first of `names` that is a column, in any case, or None."""
-        there = [column.strip().casefold() for column in self.columns]
+        """Index of the first of `names` that is a column (`known_names`), or None."""
+        there = self.known_names()
         return next((there.index(name) for name in names if name in there), None)
 
 
-def read_table(path: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Table:
+def read_table(
+    path: Path, suffixes: Sequence[str] = TABLE_SUFFIXES, quoting: Quoting = "auto"
+) -> Table:
     """Read a file by its ending.
 
-    csv is quoted as usual. tsv is read with quotes if it was written with quotes, as pandas does;
-    else a `"` is a character. jsonl has one object per line, txt no header and one column, `text`.
-    All are UTF-8, with or without a byte order mark; blank lines are skipped, and an empty field of
-    tsv or csv is None.
+    csv is quoted as usual. tsv is read with quotes if that reads every row, or if a field could
+    only be written with quotes; else a `"` is a character. `quoting` overrides it. jsonl has one
+    object per line, txt no header and one column, `text`. All are UTF-8, with or without a byte
+    order mark; blank lines are skipped, and an empty field of tsv or csv is None.
 
     Raises:
-        UserError: no such file, another ending than `suffixes`, not UTF-8, damaged, or no rows.
+        UserError: no such file, another ending than `suffixes`, not UTF-8, damaged, a quote that
+            never closes, or no rows.
     """
     suffix = path.suffix.lower()
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; give one of its files")
     if not path.is_file():
         raise UserError(
             f"{path}: no such file or folder; {_nearest_file(path) or 'give a path that exists'}"
@@ -77,9 +89,7 @@ def read_table(path: Path, suffixes: Sequence[str] = TABLE_SUFFIXES) -> Table:
         content = path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
-    if not content.strip():
-        raise UserError(f"{path}: the file is empty; give one with rows")
-    columns, rows = read_content(path, content)
+    columns, rows = read_content(path, content, quoting)
     if not rows:
         raise UserError(f"{path}: the file has a header but no rows; give one with rows")
     return Table(str(path), path.stem, columns, rows)
@@ -115,14 +125,30 @@ def is_hub_name(data: str) -> bool:
 
 
 def stem_language(stem: str) -> str | None:
-    """The language code that a name is, ends with or begins with: `en`, `paradetox_en`, `en-2`."""
-    parts = [part.casefold() for part in regex.split(r"[\W_]+", stem) if part]
-    return next((part for part in (*parts[-1:], *parts[:1]) if part in LANGUAGES), None)
+    """The language code that a name is, ends with or begins with: `en`, `paradetox_en`, `en-2`.
+
+    A code may have a region (`pt-BR`, `zh_tw`, `paradetox_zh-CN`). A name that is nothing but a
+    code of two letters may be that of any language.
+    """
+    parts: list[str] = [part.casefold() for part in regex.split(r"[\W_]+", stem) if part]
+    likely = [*parts[-1:], *parts[:1]]
+    if len(parts) > 1 and regex.search(r"-[A-Za-z]{2}$", stem):
+        likely.insert(0, parts[-2])  # what ends the name may be a region
+    found = next((part for part in likely if part in LANGUAGES), None)
+    if _TWO_LETTER_CODE.fullmatch(stem) and parts[0] in (*LANGUAGES, found or parts[0]):
+        return parts[0]
+    return found
 
 
 def files_in(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """The readable files of a folder, in order of name; at least one."""
-    files = sorted(path for path in folder.iterdir() if path.suffix.lower() in suffixes)
+    files = sorted(
+        path
+        for path in folder.iterdir()
+        # Hidden files are the system's, such as macOS's `._en.tsv`; `~$` is an open Office file.
+        if path.suffix.lower() in suffixes and path.is_file() and path.name[:2] != "~$"
+        if not path.name.startswith(".")
+    )
     if not files:
         raise UserError(f"{folder}: the folder has no {', '.join(suffixes)} file; put one there")
     return files
@@ -140,7 +166,7 @@ def language_files(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path
 def row_languages(
     table: Table, languages: Sequence[str], column: str | None = None
 ) -> list[str | None]:
-    """The language code of each row, None where its cell is empty.
+    """The language code of each row, None where its cell is empty; a variant as its language.
 
     It comes from `column`, else from a column `language` or `lang`, else from the name of the file
     or split, else it is the only one of `languages`.
@@ -154,12 +180,12 @@ def row_languages(
         place = table.find(column, "language_column")
     if place is not None:
         cells = [None if row.problem else row.values[place] for row in table.rows]
-        return [cell.strip().casefold() if isinstance(cell, str) else None for cell in cells]
+        return [language_code(cell) if isinstance(cell, str) else None for cell in cells]
     language = stem_language(table.stem) or (languages[0] if len(languages) == 1 else None)
     if language is None:
         raise UserError(
             f"{table.file}: its language is not known; name it by its code, such as en.tsv, "
-            "add a column `language`, or choose one language"
+            "call its column of codes `language`, or choose one language"
         )
     return [language] * len(table.rows)
 

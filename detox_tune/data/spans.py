@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import ast
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,11 +17,22 @@ from detox_tune.data.readers import (
     listed,
     read_table,
     row_languages,
+    shown,
 )
-from detox_tune.data.text import LETTER, UNSEGMENTED, fold, fold_word, merge_spans, sentence_key
+from detox_tune.data.text import (
+    LETTER,
+    fold,
+    fold_spaces,
+    fold_word,
+    is_unsegmented,
+    language_code,
+    merge_spans,
+    sentence_key,
+)
 from detox_tune.errors import UserError
 
-SPAN_COLUMNS = ("spans", "toxic_spans", "negative connotations", "negative_connotations")
+Span = tuple[int, int]
+SPAN_COLUMNS = ("spans", "toxic_spans", "negative_connotations")
 _SENTENCE_COLUMNS = ("sentence", "text", "source", "toxic_sentence", "toxic")
 _SEPARATOR = regex.compile(r"[,，،、;；\n]")
 _SEPARATOR_UNSEGMENTED = regex.compile(r"[,，،、;；\s]")
@@ -29,54 +42,50 @@ _CLUSTER = regex.compile(r"\X")
 _LETTER = regex.compile(LETTER)
 
 
+class Marks(NamedTuple):
+    """The toxic spans that one cell names."""
+
+    strings: list[str]
+    """Words and phrases, as written."""
+    places: list[Span]
+    """Character offsets (start, end)."""
+
+
 class AnnotatedSentence(NamedTuple):
-    """A sentence and the toxic spans that annotators saw in it, as they wrote them."""
+    """A sentence, with its white space folded, and the toxic spans that annotators saw in it."""
 
-    language: str
     text: str
-    spans: list[str]
+    marks: Marks
 
 
-def load_spans(path: str | Path, languages: Sequence[str]) -> dict[tuple[str, str], list[str]]:
+def load_spans(
+    path: str | Path, languages: Sequence[str]
+) -> dict[tuple[str, str], list[AnnotatedSentence]]:
     """Read annotated toxic spans, such as those of `textdetox/multilingual_toxic_spans`.
 
     Args:
         path: a tsv, csv, jsonl or parquet file, or a folder with one for each language, with a
-            column `Sentence` and a column `Negative Connotations` or `spans`: the toxic words and
-            phrases, separated by commas, or a list of them.
+            column `Sentence` and a column `Negative Connotations` or `spans` (`sentence_marks`).
         languages: codes that are wanted; a language without annotations is no error.
 
     Returns:
-        The spans as written, by language and `sentence_key` of their sentence.
+        The sentences that have a span, by language and `sentence_key`.
 
     Raises:
-        UserError: not readable, no such columns, or nothing for any of `languages`.
-    """
-    found: dict[tuple[str, str], list[str]] = {}
-    for sentence in annotated_sentences(path, languages):
-        spans = found.setdefault((sentence.language, sentence_key(sentence.text)), [])
-        spans += [string for string in sentence.spans if string not in spans]
-    return found
-
-
-def annotated_sentences(path: str | Path, languages: Sequence[str]) -> list[AnnotatedSentence]:
-    """The sentences of such a file or folder that have a span, in the order of the data.
-
-    Raises:
-        UserError: as `load_spans`.
+        UserError: not readable, no such columns, spans that cannot be read or lie outside their
+            sentence, or nothing for any of `languages`.
     """
     path = Path(path)
+    languages = [language_code(language) for language in languages]
+    paths = [path]
     if path.is_dir():
         files = language_files(path, TABLE_SUFFIXES)
         paths = [file for language in languages for file in files.get(language, [])]
-    else:
-        paths = [path]
-    found = [
-        sentence
-        for file in paths
-        for sentence in _annotations(read_table(file), languages)
-        if sentence.language in languages
-    ]
+    found: dict[tuple[str, str], list[AnnotatedSentence]] = {}
+    for file in paths:
+        for language, sentence in _annotations(read_table(file), languages):
+            if language in languages:
+                found.setdefault((language, sentence_key(sentence.text)), []).append(sentence)
     if not found:
         raise UserError(
             f"{path}: no annotated spans for {listed(languages)}; "
@@ -85,18 +94,78 @@ def annotated_sentences(path: str | Path, languages: Sequence[str]) -> list[Anno
     return found
 
 
-def span_strings(value: object, language: str) -> list[str]:
-    """The spans that one cell names: a list of strings, or a text that separates them by commas.
+def sentence_marks(value: object, text: str, language: str, row: str) -> Marks:
+    """The toxic spans that one cell names.
 
-    White space separates too in languages that do not write it. `None` and `nan` name no span.
+    It holds words and phrases, as a list or separated by commas (and by white space in languages
+    that do not write it), or character offsets: single ones (`[8, 9, 10]`, as in SemEval's
+    `toxic_spans`), or pairs of start and end (`[[8, 11]]`). A list may be written as text, in JSON
+    or Python. `None` and `nan` name no span.
+
+    Args:
+        value: the cell.
+        text: its sentence as the file has it; the offsets of the result count in it with its white
+            space folded.
+        language: a code.
+        row: how messages name the row.
+
+    Raises:
+        UserError: neither words nor offsets, or offsets outside the sentence.
     """
     if isinstance(value, str):
-        separator = _SEPARATOR_UNSEGMENTED if language in UNSEGMENTED else _SEPARATOR
-        parts: list[object] = list(separator.split(value))
-    else:
-        parts = list(value) if isinstance(value, list | tuple) else []
-    strings = [part.strip() for part in parts if isinstance(part, str)]
-    return [string for string in strings if string.casefold() not in _NONE]
+        value = _as_list(value, language)
+    items = [item for item in value if item is not None] if isinstance(value, list | tuple) else []
+    if all(isinstance(item, str) for item in items):
+        strings = [item.strip() for item in items]
+        return Marks([string for string in strings if string.casefold() not in _NONE], [])
+    if all(isinstance(item, int) for item in items):
+        items = [(place, place + 1) for place in items]
+    for item in items:
+        if not (
+            isinstance(item, list | tuple)
+            and len(item) == 2
+            and all(isinstance(place, int) for place in item)
+            and 0 <= item[0] < item[1] <= len(text)
+        ):
+            raise UserError(
+                f"{row}: the span {shown(repr(item))} must be words of the sentence, or character "
+                f"offsets from 0 to {len(text)}, start before end; mend or empty the cell"
+            )
+    pairs = [(start, end) for start, end in items]
+    return Marks([], [_without_spaces(text, span) for span in _joined(pairs)])
+
+
+def _as_list(text: str, language: str) -> object:
+    if text.lstrip()[:1] in ("[", "("):
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                value = parse(text)
+            except (ValueError, SyntaxError, RecursionError, MemoryError):
+                continue
+            if isinstance(value, tuple) and all(isinstance(place, int) for place in value):
+                return [value]  # one pair
+            return value
+    separator = _SEPARATOR_UNSEGMENTED if is_unsegmented(language) else _SEPARATOR
+    return separator.split(text)
+
+
+def _joined(spans: Iterable[Span]) -> Iterator[Span]:
+    """The spans sorted, with those that touch made one."""
+    start = end = -1
+    for first, last in sorted(spans):
+        if first > end and end > 0:
+            yield start, end
+        start = first if first > end else start
+        end = max(end, last)
+    if end > 0:
+        yield start, end
+
+
+def _without_spaces(text: str, span: Span) -> Span:
+    """The same span in `fold_spaces(text)`, without spaces at its ends; empty if there is more."""
+    start, end = (len(fold_spaces(text[:place] + "x")) - 1 for place in span)
+    marked = fold_spaces(text)[start:end]
+    return start + len(marked) - len(marked.lstrip()), start + len(marked.rstrip())
 
 
 def locate(source: str, strings: Sequence[str]) -> tuple[tuple[int, int], ...]:
@@ -156,8 +225,8 @@ class _Folded:
         return len(around) == 2 and all(map(_LETTER.match, around))
 
 
-def _annotations(table: Table, languages: Sequence[str]) -> Iterator[AnnotatedSentence]:
-    """Each row that names a span."""
+def _annotations(table: Table, languages: Sequence[str]) -> Iterator[tuple[str, AnnotatedSentence]]:
+    """Language and sentence of each row that names a span."""
     sentence_place = table.find_known(_SENTENCE_COLUMNS)
     span_place = table.find_known(SPAN_COLUMNS)
     if sentence_place is None or span_place is None:
@@ -166,10 +235,11 @@ def _annotations(table: Table, languages: Sequence[str]) -> Iterator[AnnotatedSe
             f"Connotations' (or 'spans'), but it has {table.columns_shown()}; rename them"
         )
     for row, language in zip(table.rows, row_languages(table, languages), strict=True):
+        where = f"{table.file}:{row.line}"
         if row.problem:
-            raise UserError(f"{table.file}:{row.line}: {row.problem}; mend or delete the row")
-        sentence = row.values[sentence_place]
-        if isinstance(sentence, str) and language:
-            strings = span_strings(row.values[span_place], language)
-            if strings:
-                yield AnnotatedSentence(language, sentence, strings)
+            raise UserError(f"{where}: {row.problem}; mend or delete the row")
+        text = row.values[sentence_place]
+        if isinstance(text, str) and language:
+            marks = sentence_marks(row.values[span_place], text, language, where)
+            if any(marks):
+                yield language, AnnotatedSentence(fold_spaces(text), marks)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import regex
 
-UNSEGMENTED = frozenset({"zh", "ja"})
+UNSEGMENTED = frozenset({"zh", "ja", "th", "lo", "km", "my"})
 """Languages written without spaces: a word is a character there."""
 
 # Characters that no one sees (joiners, soft hyphens, variation selectors) may stand inside a word.
@@ -22,18 +22,23 @@ LETTER = r"(?:(?!\u02bc)[\p{L}\p{M}\p{N}])"
 RUN = rf"{LETTER}(?:{LETTER}|\p{{DI}})*"
 # Half-width voicing marks are letters to Unicode, but NFKC joins them to the kana before them.
 _MARKS = r"[\p{M}\p{DI}\uff9e\uff9f]*"
-CHARACTER = rf"[\p{{Han}}\p{{Hiragana}}\p{{Katakana}}\u30fc]{_MARKS}"
-"""One Chinese or Japanese character with its marks."""
+CHARACTER = (
+    r"(?:[\p{Han}\p{Hiragana}\p{Katakana}\u30fc]"
+    rf"|(?=[\p{{L}}\p{{N}}])[\p{{Thai}}\p{{Lao}}\p{{Khmer}}\p{{Myanmar}}]){_MARKS}"
+)
+"""One character of a script without spaces, with its marks."""
 
 _APOSTROPHES = "\u2019\u2018\u02bc`\u00b4"
 _AS_APOSTROPHE = str.maketrans(dict.fromkeys(_APOSTROPHES, "'"))
 _INVISIBLE = regex.compile(r"\p{DI}+")
 _NOT_LETTERS = regex.compile(r"[^\p{L}\p{M}\p{N}]+")
 
+MASKED = r"(?<=[\p{L}\p{M}])[*$@%]+(?=\p{L})"
+"""What stands for letters inside a masked word: `f*ck`, `a$$hole`, `sh%t`."""
 _JOINED = (
     rf"(?:['{_APOSTROPHES}](?=\p{{L}})"  # don't, l'idiota, п'ять
     r"""|(?<=\p{Hebrew})["\u05f4](?=\p{Hebrew})"""  # Hebrew acronyms
-    r"|(?<=[\p{L}\p{M}])[*$@%]+(?=\p{L}))"  # f*ck, a$$hole, sh%t
+    rf"|{MASKED})"
 )
 _SPELLED = rf"{RUN}(?:{_JOINED}{RUN})*"
 _MASKED_END = r"(?:(?<=[\p{L}\p{M}])\*{2,})?"  # b***, but not the end of **bold**
@@ -51,6 +56,17 @@ class Word(NamedTuple):
     """Offset after its last character in the original text."""
     folded: str
     """The word as `fold` gives it, to be compared."""
+
+
+@lru_cache(maxsize=1 << 10)
+def language_code(code: str) -> str:
+    """The language of a code, without region or script: `zh` of `zh-CN`, `pt` of `pt_BR`."""
+    return code.strip().casefold().replace("_", "-").partition("-")[0]
+
+
+def is_unsegmented(language: str) -> bool:
+    """Whether a language, or a variant such as `zh-TW`, is one of `UNSEGMENTED`."""
+    return language_code(language) in UNSEGMENTED
 
 
 def fold(text: str) -> str:
@@ -84,10 +100,10 @@ def words(text: str, language: str) -> list[Word]:
       whose space was forgotten.
 
     Hyphens, dots and underscores separate: `suck-ass` and `suck - ass` are the same two words. In
-    languages of `UNSEGMENTED` each Chinese or Japanese character is a word; Latin letters and
-    digits among them form words as everywhere.
+    languages of `UNSEGMENTED` each character of such a script is a word; Latin letters and digits
+    among them form words as everywhere.
     """
-    pattern = _WORD_UNSEGMENTED if language in UNSEGMENTED else _WORD
+    pattern = _WORD_UNSEGMENTED if is_unsegmented(language) else _WORD
     return [
         Word(match.start(), match.end(), fold_word(match.group()))
         for match in pattern.finditer(text)

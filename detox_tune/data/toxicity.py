@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from detox_tune.data.cells import BadCell, is_missing
-from detox_tune.data.file_formats import Row, undecodable
-from detox_tune.data.pairs import MAX_BAD_SHARE, BadRow, bad_rows_report, counts_of_reasons
+from detox_tune.data.bad_rows import MAX_BAD_SHARE, BadRow, bad_rows_report, counts_of_reasons
+from detox_tune.data.cells import BadCell, is_missing, sentence
+from detox_tune.data.file_formats import Row
 from detox_tune.data.readers import (
     TABLE_SUFFIXES,
     Table,
@@ -19,7 +19,7 @@ from detox_tune.data.readers import (
     row_languages,
     shown,
 )
-from detox_tune.data.text import fold_spaces, sentence_key
+from detox_tune.data.text import language_code, sentence_key
 from detox_tune.errors import UserError, nearest
 
 _COLUMNS = ("text", "toxic")
@@ -72,7 +72,7 @@ def load_toxicity_data(path: Path, languages: Collection[str] | None = None) -> 
         UserError: files that cannot be read, columns or languages that are not there, or more than
             `MAX_BAD_SHARE` of the rows bad.
     """
-    wanted = sorted(set(languages or ()))
+    wanted = sorted(set(map(language_code, languages or ())))
     labelled: list[_Labelled] = []
     bad_rows: list[BadRow] = []
     seen: set[str] = set()
@@ -126,19 +126,9 @@ def _labelled(file: str, row: Row, language: str | None, text: int, label: int) 
         raise BadCell("not text", row.problem)
     if not language:
         raise BadCell("missing language")
-    return _Labelled(_text(row.values[text]), _label(row.values[label]), language, file, row)
-
-
-def _text(value: object) -> str:
-    if is_missing(value):
-        raise BadCell("missing text")
-    if not isinstance(value, str):
-        raise BadCell("not text", f"the text is of type {type(value).__name__}")
-    if undecodable(value):
-        raise BadCell("not text", "the text has bytes that are not UTF-8")
-    if not sentence_key(value):
-        raise BadCell("empty text")
-    return fold_spaces(value)
+    return _Labelled(
+        sentence(row.values[text], "text"), _label(row.values[label]), language, file, row
+    )
 
 
 def _label(value: object) -> bool:

@@ -10,7 +10,9 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from detox_tune.data.file_formats import Row, undecodable
+from detox_tune.config import Quoting
+from detox_tune.data.columns import REFERENCE_NAMES, SOURCE_NAMES, known_columns
+from detox_tune.data.file_formats import Row, not_text
 from detox_tune.data.readers import (
     LANGUAGE_COLUMNS,
     LEXICON_SUFFIXES,
@@ -18,24 +20,26 @@ from detox_tune.data.readers import (
     read_table,
     shown,
 )
-from detox_tune.data.text import fold_spaces
+from detox_tune.data.text import fold_spaces, language_code
 from detox_tune.errors import UserError
 from detox_tune.evaluation.references import Key, References, row_id
 from detox_tune.files import write_table, write_text
 
 SUBMISSION_SUFFIXES = (".tsv", ".jsonl")
 _OUTPUT_COLUMNS = ("neutral_sentence", "output", "text", "neutral")
-_SOURCE_COLUMNS = ("toxic_sentence", "source", "toxic")
 
 
-def load_outputs(path: Path, references: References) -> dict[Key, str]:
+def load_outputs(
+    path: Path, references: References, *, quoting: Quoting = "auto"
+) -> dict[Key, str]:
     """Read the outputs of a system and match them with the references' rows.
 
-    By source sentence (and language, where the file has it) if the file has a column
-    `toxic_sentence` or `source`; else by `id` if both have one; else by order, where there must be
-    one for each row, or one for each distinct source; ids that number the rows give the order.
-    Outputs stand in `neutral_sentence`, `output`, `text`, or in the only column; a `.txt` has an
-    output a line. An empty output counts as one.
+    By source sentence (and language, where the file has it) if the file has a column that pairs
+    have it in, such as `toxic_sentence`; else by `id` if both have one; else by order, where there
+    must be one for each row, or one for each distinct source; ids that number the rows give the
+    order. Outputs stand in `neutral_sentence`, `output`, `text`, in the only column that pairs have
+    references in, or in the only column; a `.txt` has an output a line. An empty output counts as
+    one. `quoting` is that of `read_table`.
 
     Returns:
         The output of each reference row's language and source; of every pair at least.
@@ -44,12 +48,12 @@ def load_outputs(path: Path, references: References) -> dict[Key, str]:
         UserError: not readable, a source or id without its counterpart, two different outputs for
             one sentence, or another number of outputs than references.
     """
-    table = _read_outputs(path)
+    table = _read_outputs(path, quoting)
     outputs = _texts(table)
-    source_place = table.find_known(_SOURCE_COLUMNS)
+    sources = known_columns(table, SOURCE_NAMES)
     id_place = table.find_known(["id"])
-    if source_place is not None:
-        found = _by_source(table, outputs, source_place, references)
+    if sources:
+        found = _by_source(table, outputs, sources[0], references)
     elif id_place is not None and any(row.id is not None for row in references.rows):
         found = _by_id(table, outputs, id_place, references)
     else:
@@ -100,8 +104,8 @@ def check_submission_path(path: Path) -> None:
         )
 
 
-def _read_outputs(path: Path) -> Table:
-    table = read_table(path, LEXICON_SUFFIXES)
+def _read_outputs(path: Path, quoting: Quoting) -> Table:
+    table = read_table(path, LEXICON_SUFFIXES, quoting)
     if path.suffix.lower() == ".txt":
         # The readers skip blank lines, but here a blank line is an empty output.
         lines = path.read_text(encoding="utf-8-sig", errors="surrogateescape").split("\n")
@@ -118,8 +122,13 @@ def _texts(table: Table) -> list[str]:
     """The output of each row."""
     place = table.find_known(_OUTPUT_COLUMNS)
     if place is None:
-        known = {*LANGUAGE_COLUMNS, *_SOURCE_COLUMNS, "id"}
-        others = [i for i, name in enumerate(table.columns) if name.strip().casefold() not in known]
+        others = known_columns(table, REFERENCE_NAMES)
+        if not others:
+            sources = known_columns(table, SOURCE_NAMES)
+            names = enumerate(table.known_names())
+            others = [
+                i for i, name in names if i not in sources and name not in (*LANGUAGE_COLUMNS, "id")
+            ]
         if len(others) != 1:
             raise UserError(
                 f"{table.file}: which column holds the outputs? It has {table.columns_shown()}; "
@@ -134,8 +143,8 @@ def _texts(table: Table) -> list[str]:
                 f"{table.file}:{row.line}: the output is of type {type(value).__name__}; "
                 "it must be text"
             )
-        if undecodable(value or ""):
-            raise UserError(f"{table.file}:{row.line}: bytes that are not UTF-8; save it as UTF-8")
+        if not_text(value or ""):
+            raise UserError(f"{table.file}:{row.line}: no UTF-8 text; mend the row")
         texts.append(value or "")
     return texts
 
@@ -154,7 +163,7 @@ def _by_source(
     for row, output in zip(table.rows, outputs, strict=True):
         source = fold_spaces(str(row.values[place] or ""))
         language = None if language_place is None else row.values[language_place]
-        key = (language.strip().casefold() if isinstance(language, str) else None, source)
+        key = (language_code(language) if isinstance(language, str) else None, source)
         if key[0] is not None and key[0] not in wanted:
             continue  # a whole submission may be scored on one language
         if key not in known:

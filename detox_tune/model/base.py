@@ -9,12 +9,16 @@ from typing import Literal, cast
 import torch
 import transformers
 from safetensors import SafetensorError
+from tokenizers import AddedToken, Regex
+from tokenizers.pre_tokenizers import Sequence as PreTokenizers
+from tokenizers.pre_tokenizers import Split
 from transformers import (
     AutoConfig,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     PreTrainedModel,
     PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
 )
 
 from detox_tune.errors import UserError
@@ -22,6 +26,7 @@ from detox_tune.model.nf4 import nf4_settings, unpack_4bit_layers
 
 T5_FAMILY = frozenset({"t5", "mt5", "umt5"})
 Quantization = Literal["nf4", "none"]
+_CONTROL_TOKEN_START = r"<(?=(?:/?s|pad|unk|extra_id_\d+|0x[0-9A-F]{2})>)"
 _SENTINEL = re.compile(r"<extra_id_\d+>")
 
 
@@ -66,7 +71,7 @@ def load_model(name: str, *, quantization: Quantization, device: str = "cpu") ->
 
 
 def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
-    """The tokenizer of a T5-family checkpoint.
+    """The tokenizer of a T5-family checkpoint, for which texts are plain (`read_text_plainly`).
 
     Raises:
         UserError: if there is no such checkpoint or it is not of the T5 family.
@@ -84,11 +89,31 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
                 f"base_model={name!r} is a {config.model_type} model, but must be of the T5 family "
                 f"({', '.join(sorted(T5_FAMILY))}); try google/mt5-base"
             )
-        return AutoTokenizer.from_pretrained(name)
+        tokenizer = AutoTokenizer.from_pretrained(name)
     except UserError:
         raise
     except (OSError, ValueError) as error:
         raise UserError(_cannot_load(name, error)) from error
+    if isinstance(tokenizer, PreTrainedTokenizerFast):
+        read_text_plainly(tokenizer)
+    return tokenizer
+
+
+def read_text_plainly(tokenizer: PreTrainedTokenizerFast) -> None:
+    """Let control tokens that stand in a text, such as `</s>`, be the characters that they are.
+
+    Ids and decoding stay. Offsets stay those of the text. It takes three steps: sentinels count as
+    special tokens, special tokens are not looked for in texts, and texts are cut after the `<` of
+    one, since T5's unigram model has control tokens among its pieces.
+    """
+    backend = tokenizer.backend_tokenizer
+    sentinels = tokenizer.convert_ids_to_tokens(sentinel_ids(tokenizer))
+    backend.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in sentinels]
+    )
+    tokenizer.split_special_tokens = True
+    cut = Split(Regex(_CONTROL_TOKEN_START), "isolated")
+    backend.pre_tokenizer = PreTokenizers([backend.pre_tokenizer, cut])
 
 
 def keep_head_untied(model: PreTrainedModel) -> None:

@@ -26,7 +26,7 @@ from transformers import MT5Config, MT5ForConditionalGeneration, T5Tokenizer
 
 from detox_tune.errors import UserError
 from detox_tune.machine import cores, threads
-from detox_tune.model.base import quiet_libraries
+from detox_tune.model.base import quiet_libraries, read_text_plainly
 from detox_tune.model.denoising import BATCH_SIZE, pretrain, with_unfamiliar_words, word_pieces
 
 RECIPE = 5
@@ -97,6 +97,8 @@ def _build(
     rng = random.Random(seed)
     texts = with_unfamiliar_words(sentences, rng)
     tokenizer = train_tokenizer(texts, vocabulary, folder)
+    tokenizer.save_pretrained(folder)
+    read_text_plainly(tokenizer)
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     starts_word = [piece.startswith("▁") for piece in pieces]
     words = [
@@ -122,7 +124,6 @@ def _build(
             progress=progress,
         )
     model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
 
 
 def train_tokenizer(sentences: Sequence[str], vocabulary: int, folder: Path) -> T5Tokenizer:

@@ -32,7 +32,8 @@ class Corpus:
     def report(self) -> str:
         """What was read, split and dropped; a few lines."""
         splits = self.splits
-        lines = [self.loaded.report()] if self.loaded and self.loaded.bad_rows else []
+        loaded = self.loaded
+        lines = [loaded.report()] if loaded and (loaded.bad_rows or loaded.n_spans) else []
         languages = sorted({pair.language for pair in splits.train})
         lines.append(
             f"pairs: {len(splits.train)} train, {len(splits.validation)} validation, "
@@ -65,6 +66,7 @@ def load_corpus(config: SearchConfig) -> Corpus:
             reference_columns=config.reference_columns,
             language_column=config.language_column,
             spans=config.spans,
+            quoting=config.quoting,
             allow_bad_rows=config.allow_bad_rows,
         )
         pairs = loaded.pairs

@@ -23,7 +23,9 @@ from detox_tune.errors import UserError
         ("en", ["piece of shit", "shit"], "you piece  of\nSHIT, shit", ["piece  of\nSHIT", "shit"]),
         ("en", ["shit", "shit head"], "shit headed, shit head", ["shit", "shit head"]),
         ("en", ["f*ck", "sh!t"], "F*CK fck sh!t, shit", ["F*CK", "sh!t"]),
-        ("en", ["a$$"], "a$$ a$$hole", ["a$$", "a$$"]),
+        ("en", ["a$$", "hole", "f", "ck"], "a$$ a$$hole f*ck f ck", ["a$$", "f", "ck"]),
+        ("en", ["son of a bitch"], "son-of-a bitch, son - of a bitch", ["son-of-a bitch"]),
+        ("en", ["bitch", "son of"], "son-of-a-bitch", ["son-of", "bitch"]),
         # The longest first, also where a shorter one begins earlier.
         ("en", ["a b", "b c d"], "a b c d", ["b c d"]),
         ("en", ["a b", "b c"], "a b c", ["a b"]),
@@ -48,6 +50,11 @@ from detox_tune.errors import UserError
         # an entry of one character does not count
         ("zh", ["傻", "傻瓜", "jb"], "你是傻瓜吗傻jb jbs", ["傻瓜", "jb"]),
         ("ja", ["バカ"], "このバカヤロー ﾊﾞｶ", ["バカ", "ﾊﾞｶ"]),
+        ("zh-TW", ["傻瓜"], "你是傻瓜吗", ["傻瓜"]),
+        ("th", ["โง่", "กู"], "คนโง่มาก กูรู้", ["โง่"]),
+        ("lo", ["ໂງ່"], "ຄົນໂງ່ຫຼາຍ", ["ໂງ່"]),
+        ("km", ["ឆ្កួត"], "មនុស្សឆ្កួតណាស់", ["ឆ្កួត"]),
+        ("my", ["အရူး"], "မင်းအရူးပဲ", ["အရူး"]),
     ],
 )
 def test_spans(language: str, entries: list[str], text: str, expected: list[str]) -> None:
@@ -55,9 +62,21 @@ def test_spans(language: str, entries: list[str], text: str, expected: list[str]
     assert [text[start:end] for start, end in spans] == expected
 
 
+def pieces(text: str) -> list[str]:
+    return re.findall(r"\w+|[^\w\s]", text.lower())
+
+
+def spellings(text: str) -> set[str]:
+    """The text with any of the hyphens that join two words as spaces."""
+    parts = re.split(r"(?<=\w)-(?=\w)", text)
+    joints = itertools.product("- ", repeat=len(parts) - 1)
+    return {"".join(map("".join, zip(parts, (*joint, ""), strict=True))) for joint in joints}
+
+
 def slow_spans(entries: list[str], text: str) -> list[tuple[int, int]]:
     """Every stretch of text against every entry, then the longest one that is still free."""
-    wanted = {re.sub(r"\s", "", entry.lower()) for entry in entries}
+    wanted = {re.sub(r"[\s-]", "", entry.lower()) for entry in entries}
+    masks = [match.span() for match in re.finditer(r"(?<=[^\W\d])\*+(?=[^\W\d])", text)]
     candidates = []
     for start, end in itertools.combinations(range(len(text) + 1), 2):
         stretch = text[start:end]
@@ -67,10 +86,11 @@ def slow_spans(entries: list[str], text: str) -> list[tuple[int, int]]:
         )
         # Words must agree one by one, not only as a row of letters.
         if stretch.strip() == stretch and not cuts_word:
-            if re.sub(r"\s", "", stretch.lower()) not in wanted:
+            if re.sub(r"[\s-]", "", stretch.lower()) not in wanted:
                 continue
-            pieces = re.findall(r"\w+|[^\w\s]", stretch.lower())
-            if any(pieces == re.findall(r"\w+|[^\w\s]", entry.lower()) for entry in entries):
+            if any(first < start <= last or first <= end < last for first, last in masks):
+                continue
+            if any(pieces(way) == pieces(entry) for way in spellings(stretch) for entry in entries):
                 candidates.append((start, end))
     kept: list[tuple[int, int]] = []
     for start, end in sorted(candidates, key=lambda span: (span[0] - span[1], span[0])):
@@ -120,7 +140,13 @@ def test_an_entry_is_found_in_itself(text: str, language: str) -> None:
         ("you stupid person", "you person"),
         ("you stupid, ugly person", "you person"),
         ("you stupid ugly person !", "you person !"),
-        ("he is an idiot, really", "he is an, really"),
+        ("he is an idiot, really", "he is, really"),
+        ("he is an idiot , really", "he is , really"),
+        ("you are such a stupid, ugly idiot !", "you are !"),
+        ("he is such an idiot", "he is"),
+        ("go , idiot , home", "go , home"),
+        ("so is the idiot", "so is"),
+        ("the idiot's car", "the car"),
         ("go, idiot, home", "go, home"),
         ("well, idiot.", "well."),
         ("Idiot! Go home.", "Go home."),
@@ -135,7 +161,8 @@ def test_an_entry_is_found_in_itself(text: str, language: str) -> None:
         ("#idiot go", "go"),
         ("go f*ck yourself", "go yourself"),
         ("stupid idiot!!!", ""),
-        ("so ugly .", "so ."),
+        ("this is so ugly .", "this is ."),
+        ("so ugly .", ""),
         ("classy", "classy"),
     ],
 )
@@ -202,8 +229,8 @@ def test_load_a_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("en.txt", b"\xe9t\xe9\n", r"en\.txt:1: bytes that are not UTF-8"),
-        ("en.txt", b"one\n\xe9t\xe9\n", r"en\.txt:2: not an entry \(no UTF-8 text\)"),
+        ("en.txt", b"\xe9t\xe9\n", r"en\.txt:1: not an entry \(no UTF-8 text\)"),
+        ("en.txt", b"one two three\nfo\0ur\n", r"en\.txt:2: not an entry \(no UTF-8 text\)"),
         ("en.csv", b"a,b\nx,y\n", "which column holds the entries.* 'a', 'b'; call it `text`"),
         ("en.csv", b"text\nx,y\n", r"en\.csv:2: not an entry \(2 fields, the header has 1\)"),
         ("en.jsonl", b'{"text": 3}', r"en\.jsonl:1: not an entry"),

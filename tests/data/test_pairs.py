@@ -10,7 +10,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from detox_tune.data.pairs import BadRow, LoadedPairs, Pair, load_pairs
+from detox_tune.data.bad_rows import BadRow
+from detox_tune.data.lexicon import Lexicon
+from detox_tune.data.pairs import LoadedPairs, Pair, load_pairs
 from detox_tune.errors import UserError
 
 ROWS = [("you idiot", "you person"), ("what a jerk", "what a man"), ("dumb move", "bad move")]
@@ -53,6 +55,7 @@ def test_every_form_gives_the_same_pairs(tmp_path: Path, suffix: str) -> None:
         "id\tsource\treference",
         "id\tsource_text\ttarget",
         "id\tinput\toutput",
+        "id\t \u00a0Toxic\u200b\tNEUTRAL ",
         "source\ttoxic\tneutral",  # `toxic` comes before `source`, wherever they stand
     ],
 )
@@ -88,8 +91,10 @@ def test_columns_that_the_user_names(tmp_path: Path) -> None:
             "no column 'lang' for language_column; valid: neutral, toxic",
         ),
         ("toxic neutral", {"source_column": "neutral"}, "'neutral' is both source and reference"),
+        ("toxic toxic neutral", {}, "two columns are called 'toxic'; rename one"),
         ("a neutral", {}, "hold the toxic sentence; it has 'a', 'neutral'; set source_column"),
         ("toxic b", {}, "hold the neutral sentence; it has 'toxic', 'b'; set reference_columns"),
+        ("toxic", {}, "its only column is 'toxic', but pairs need a column of toxic and one of"),
     ],
 )
 def test_columns_that_are_not_there(
@@ -131,6 +136,19 @@ def test_languages_that_are_chosen(tmp_path: Path) -> None:
     assert ([pair.source for pair in chosen.pairs], chosen.n_rows) == (["y"], 1)
 
 
+@pytest.mark.parametrize("wanted", ["zh", "ZH_tw"])
+def test_variants_of_a_language_are_that_language(tmp_path: Path, wanted: str) -> None:
+    in_rows = write(tmp_path / "x.csv", "toxic neutral lang", ("你是傻瓜", "你是人", "zh-CN"))
+    (tmp_path / "folder").mkdir()
+    write(tmp_path / "folder" / "zh-cn.csv", "toxic neutral", ("你是傻瓜", "你是人"))
+    write(tmp_path / "folder" / "en-US.csv", "toxic neutral", *ROWS)
+    for data in (in_rows, str(tmp_path / "folder")):
+        loaded = load_pairs(data, languages=[wanted])
+        assert loaded.pairs == (Pair("你是傻瓜", ("你是人",), "zh"),)
+    (tmp_path / "zh.txt").write_text("傻瓜\n", encoding="utf-8")
+    assert Lexicon.load(tmp_path, [wanted]).spans("你是傻瓜", wanted) == [(2, 4)]
+
+
 @pytest.mark.parametrize(
     ("data", "language", "hint"),
     [
@@ -157,7 +175,7 @@ BAD_ROWS: list[tuple[str, str, str]] = [
     ("ｓａｍｅ  thing\tsame thing\tｓａｍｅ\u00a0thing", "source equals reference", ""),
     (f"{'x' * 21}\ta\t", "over-long", "the source has 21 characters, at most 20"),
     (f"a\tb\t{'x' * 21}", "over-long", "the reference has 21 characters, at most 20"),
-    ("no utf-8 \udce9\tx\t", "not text", "the source has bytes that are not UTF-8"),
+    ("no utf-8 \udce9\tx\t", "not text", "the source is not UTF-8 text"),
 ]
 
 
@@ -285,6 +303,28 @@ def test_spans_of_a_column_and_of_a_file_are_joined(tmp_path: Path) -> None:
     assert [pair.spans for pair in load_pairs(merged).pairs] == [((4, 8), (9, 14))]
     with pytest.raises(UserError, match="annotates none of the 1 sources"):
         load_pairs(merged, spans=others)
+
+
+def test_offsets_count_in_the_sentence_that_they_belong_to(tmp_path: Path) -> None:
+    data = write(tmp_path / "en.tsv", "toxic neutral", ("you  damn fool 4 damn", "you"), ROWS[0])
+    rows = [("you  damn fool 4 damn", "[5, 6, 7, 8]"), ("You idiot!", "[(4, 9)]")]
+    spans = write(tmp_path / "spans_en.csv", "text spans", *rows)
+    loaded = load_pairs(data, spans=spans)
+    marked = [[pair.source[start:end] for start, end in pair.spans] for pair in loaded.pairs]
+    assert marked == [["damn"], ["idiot"]]
+    assert loaded.pairs[0].spans == ((4, 8),)
+    assert loaded.report().splitlines()[-1] == "spans: 2 of 2 located, in 2 of 2 sources"
+
+
+def test_spans_that_stand_nowhere_are_counted_and_refused_where_none_does(tmp_path: Path) -> None:
+    data = write(tmp_path / "en.csv", "toxic neutral spans", (*ROWS[0], "idiot,4"), (*ROWS[1], ""))
+    assert load_pairs(data).report().splitlines()[-1].startswith("spans: 1 of 2 located, in 1 of")
+    write(tmp_path / "en.csv", "toxic neutral spans", (*ROWS[0], "fool"), (*ROWS[1], ""))
+    with pytest.raises(UserError, match="none of the 1 annotated spans stands in its sentence"):
+        load_pairs(data)
+    write(tmp_path / "en.csv", "toxic neutral spans", (*ROWS[1], ""), (*ROWS[0], "[8, 9, 10]"))
+    with pytest.raises(UserError, match=r"en\.csv:3: the span \(9, 10\) must be words"):
+        load_pairs(data)
 
 
 def test_paradetox(shared_data: Path) -> None:

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from detox_tune.data.file_formats import Row
+from detox_tune.data.file_formats import Row, not_text
 from detox_tune.data.readers import (
     LANGUAGES,
     LEXICON_SUFFIXES,
@@ -44,16 +44,114 @@ def test_a_tsv_without_quoting_counts_lines_from_the_header(tmp_path: Path) -> N
     ]
 
 
-def test_a_tsv_that_was_written_with_quotes_is_read_with_quotes(tmp_path: Path) -> None:
-    rows = [["a", "b"], ['"Really? "pal" ', "two\nlines"], ["plain", "text"]]
-    with (tmp_path / "x.tsv").open("w", encoding="utf-8", newline="") as file:
-        csv.writer(file, delimiter="\t", lineterminator="\n").writerows(rows)
-    table = read_table(tmp_path / "x.tsv")
-    assert [[*row.values] for row in table.rows] == rows[1:]
-    assert [row.line for row in table.rows] == [2, 4]
-    # A field that is too long for the csv reader is read without quotes.
-    long = '"' + "x" * 140_000 + '"'
-    assert read_table(write(tmp_path / "x.tsv", f"a\n{long}\n")).rows == [Row(2, (long,))]
+QUOTED = [
+    ["a", "b"],
+    ['"Really? "pal" ', "two\nlines"],
+    ["plain", "tab\there, and a comma"],
+    ['"all of it"', ""],
+    ["the last", 'he said "x"'],
+]
+
+
+@pytest.mark.parametrize("suffix", [".tsv", ".csv"])
+@pytest.mark.parametrize("quoting", [csv.QUOTE_MINIMAL, csv.QUOTE_ALL, csv.QUOTE_NONNUMERIC])
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_what_a_csv_writer_writes_is_read(
+    tmp_path: Path, suffix: str, quoting: Any, end: str
+) -> None:
+    delimiter = "\t" if suffix == ".tsv" else ","
+    path = tmp_path / f"x{suffix}"
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, delimiter=delimiter, quoting=quoting, lineterminator=end)
+        writer.writerows(QUOTED)
+    table = read_table(path)
+    assert [list(table.columns), *([v or "" for v in row.values] for row in table.rows)] == QUOTED
+    assert [row.line for row in table.rows] == [2, 4, 5, 6]
+
+
+def fields(path: Path, quoting: Any = "auto") -> list[list[object]]:
+    return [list(row.values) for row in read_table(path, quoting=quoting).rows]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        # with quotes: every row can be read so
+        ("x.tsv", '"some"\tb\nc "d" e\t"f"\n', [["some", "b"], ['c "d" e', "f"]]),
+        ("x.tsv", '"a\nb"\t"c\td"\n', [["a\nb", "c\td"]]),
+        # without: a row breaks when it is read with quotes
+        ("x.tsv", '"a" b\t"c"\n', [['"a" b', '"c"']]),
+        ("x.tsv", '"one\ttwo"\n', [['"one', 'two"']]),
+        ("x.tsv", '"a\tb\n"c"\td "e" f\n', [['"a', "b"], ['"c"', 'd "e" f']]),
+        # with quotes, and a broken row: a doubled quote can come from nothing else
+        ("x.tsv", '"a ""b"""\tc\n"d" e\tf\n', [['a "b"', "c"], ['"d" e\tf']]),
+        # a comma and a space between fields
+        ("x.csv", 'a, "b, c"\n', [["a", "b, c"]]),
+        ("x.csv", '5" pipe,b\n', [['5" pipe', "b"]]),
+        ("x.csv", f'"{"a" * 140_000}",b\n', [["a" * 140_000, "b"]]),
+    ],
+)
+def test_quotes_of_a_file_are_told_by_what_it_holds(
+    tmp_path: Path, name: str, content: str, rows: list[list[object]]
+) -> None:
+    header = "x\ty\n" if name == "x.tsv" else "x,y\n"
+    assert fields(write(tmp_path / name, header + content)) == rows
+
+
+def test_quoting_can_be_set(tmp_path: Path) -> None:
+    path = write(tmp_path / "x.tsv", 'a\tb\n"all"\t""\n')
+    assert fields(path) == fields(path, "quoted") == [["all", None]]
+    assert fields(path, "plain") == [['"all"', '""']]
+    path = write(tmp_path / "x.tsv", 'a\tb\n"c" d\t"e"\n')
+    assert fields(path, "quoted") == [['"c" d\t"e"']]
+    assert fields(write(tmp_path / "x.csv", 'a,b\n"c,d\n'), "plain") == [['"c', "d"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("x.csv", 'a,b\nc,d\ne,"f\ng,h\n', 3),
+        ("x.csv", 'a,b\n"c\nd","e\nf,g\n', 3),
+        ("x.tsv", 'a\tb\nc\td\n"e\tf\ng\th\n', 3),
+        ("x.tsv", 'a\tb\n"c ""d"""\t"e" f\ng\t"h\n', 3),
+        ("x.csv", '"a,b\n', 1),
+        ("x.csv", 'a,b\n"c,d\n' + 40_000 * "e,f\n", 2),
+    ],
+)
+def test_a_quote_that_never_closes_is_refused(
+    tmp_path: Path, name: str, content: str, line: int
+) -> None:
+    with pytest.raises(UserError, match=rf"{name}:{line}: a quote opens here and never closes"):
+        read_table(write(tmp_path / name, content))
+
+
+@pytest.mark.parametrize("after", ['"bad" row,x', 'x,"'])
+def test_every_line_that_a_stray_quote_takes_in_is_a_bad_row(tmp_path: Path, after: str) -> None:
+    content = f'a,b\n1,2\n3,"4\n5,6\n7,8\n{after}\n9,10\n'
+    rows = read_table(write(tmp_path / "x.csv", content)).rows
+    assert [row.line for row in rows] == [2, 3, 4, 5, 6, 7]
+    assert [bool(row.problem) for row in rows] == [False, True, True, True, True, False]
+    assert "line 3" in rows[3].problem
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("x.csv", "a;b\n1, 2;3\n"),
+        ("x.csv", "a\tb\n1, 2\t3\n"),
+        ("x.tsv", 'a,b\n"1, 2",3\n'),
+        ("x.tsv", "a\tb\r1, 2\t3\r"),
+        ("x.csv", '\r\n\na,b,,\n\n"1, 2",3,,\n'),
+        ("x.csv", '\n  \n"a",b\n \n\t\n"1, 2",3\n'),
+        ("x.tsv", 'a\tb\n1, 2\t3\n"4 \r ""5"""\tx\n'),
+        ("x.TSV", "\ufeffa\tb\n1, 2\t3\t\t\n"),
+    ],
+)
+def test_habits_of_spreadsheets(tmp_path: Path, name: str, content: str) -> None:
+    table = read_table(write(tmp_path / name, content))
+    assert table.columns[:2] == ("a", "b")
+    assert table.rows[0].values[:2] == ("1, 2", "3")
+    assert table.rows[0].problem == ""
 
 
 def test_csv_rows_are_named_by_their_first_line(tmp_path: Path) -> None:
@@ -66,21 +164,28 @@ def test_csv_rows_are_named_by_their_first_line(tmp_path: Path) -> None:
 
 
 def test_jsonl_joins_the_keys_of_all_rows(tmp_path: Path) -> None:
-    lines = [json.dumps({"a": 1}), " ", json.dumps({"b": ["x"], "a": None}), "{broken", "[1]"]
+    lines = [json.dumps({"a": 1}), " ", json.dumps({"b": ["x"], "a": None}), "{broken", "[" * 9999]
     table = read_table(write(tmp_path / "x.jsonl", "\n".join(lines)))
     assert table.columns == ("a", "b")
     assert [(row.line, row.values, row.problem) for row in table.rows] == [
         (1, (1, None), ""),
         (3, (None, ["x"]), ""),
         (4, ("{broken",), "not a JSON object"),
-        (5, ("[1]",), "not a JSON object"),
+        (5, ("[" * 9999,), "not a JSON object"),
     ]
 
 
-def test_bytes_that_are_not_utf8_spoil_only_their_row(tmp_path: Path) -> None:
-    for suffix in (".tsv", ".csv"):
-        path = write(tmp_path / f"x{suffix}", b"a\ngood\nbad \xe9\n")
-        assert [row.values for row in read_table(path).rows] == [("good",), ("bad \udce9",)]
+@pytest.mark.parametrize("suffix", [".tsv", ".csv", ".jsonl"])
+@pytest.mark.parametrize("spoilt", [b"bad \xe9", b"bad\0"])
+def test_what_is_no_text_spoils_only_its_row(tmp_path: Path, suffix: str, spoilt: bytes) -> None:
+    good = b'{"a": "good"}' if suffix == ".jsonl" else b"good"
+    path = write(tmp_path / f"x{suffix}", b"\n".join([b"a", good, spoilt, good]))
+    rows = read_table(path).rows
+    assert [row.values for row in rows if row.line != 3][-2:] == [("good",)] * 2
+    assert rows[-2].problem or not_text(str(rows[-2].values[0]))
+
+
+def test_bytes_of_parquet_that_are_not_utf8(tmp_path: Path) -> None:
     raw = pa.array([b"good", b"bad \xe9", None], pa.binary())
     strings = pa.StringArray.from_buffers(3, *raw.buffers()[1:], raw.buffers()[0])
     pq.write_table(pa.table({"a": strings}), tmp_path / "x.parquet")
@@ -107,20 +212,21 @@ def test_txt_is_a_column_of_lines(tmp_path: Path) -> None:
     [
         ("x.tsv", b"", "the file is empty"),
         ("x.tsv", b" \n\n", "the file is empty"),
-        ("x.tsv", b"\xef\xbb\xbf", "no rows"),
+        ("x.tsv", b"\xef\xbb\xbf", "the file is empty"),
         ("x.tsv", b"a\tb\n", "no rows"),
         ("x.jsonl", b"\xff\xfea\x00", "not UTF-8 text; save it as UTF-8"),
-        ("x.csv", b"a\x00b\n", "not UTF-8 text; save it as UTF-8"),
-        ("x.csv", b"a\xe9\n1\n", r"x\.csv:1: bytes that are not UTF-8"),
+        ("x.csv", "a,b\n1,2\n".encode("utf-16-be"), "not UTF-8 text; save it as UTF-8"),
+        ("x.txt", "傻瓜\n".encode("utf-32"), "not UTF-8 text; save it as UTF-8"),
+        ("x.csv", b"a\xe9\n1\n", r"x\.csv:1: not UTF-8 text"),
+        ("x.jsonl", b'[{"a": 1},\n{"a": 2}]\n', "no line is a JSON object; write one object"),
         ("x.parquet", b"a\tb\n", "not a readable parquet file"),
         ("x.xlsx", b"a", r"the ending '\.xlsx' is not known; save the file as \.tsv, \.csv"),
-        ("x.csv", b'a\n"' + b"x" * 140_000 + b'"\n', "not readable as csv"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     path = write(tmp_path / name, content)
     with pytest.raises(UserError, match=message) as error:
-        read_table(path)
+        read_table(path, (*LEXICON_SUFFIXES,))
     assert "\n" not in str(error.value)
 
 
@@ -128,6 +234,8 @@ def test_a_missing_file_names_the_nearest_one(tmp_path: Path) -> None:
     write(tmp_path / "pairs_en.tsv", "a\nb\n")
     with pytest.raises(UserError, match=r"no such file or folder; did you mean 'pairs_en\.tsv'"):
         read_table(tmp_path / "pairs_em.tsv")
+    with pytest.raises(UserError, match="is a folder; give one of its files"):
+        read_table(tmp_path)
     with pytest.raises(UserError, match="no such file or folder; give a path"):
         read_table(tmp_path / "nowhere" / "x.tsv")
 
@@ -185,6 +293,9 @@ def test_hub_names() -> None:
 
 def test_languages_of_names() -> None:
     known = {"en": "en", "EN": "en", "paradetox_en": "en", "hin": "hin", "zh-train": "zh"}
+    regions = {"zh-cn": "zh", "zh_TW": "zh", "zh-Hans-CN": "zh", "es-AR": "es", "my-en": "en"}
+    regions |= {"paradetox_en-UK": "en", "new-de": "de", "pt-BR": "pt", "th": "th", "my": "my"}
+    known |= regions
     unknown = dict.fromkeys(["english", "train", "the_it_list", ""])
     for stem, language in {**known, "uk.v2": "uk", **unknown}.items():
         assert stem_language(stem) == language, stem
@@ -196,7 +307,7 @@ def table(columns: dict[str, list[Any]], stem: str = "x") -> Table:
 
 
 def test_language_of_rows_column_then_name_then_the_only_choice() -> None:
-    by_column = table({"a": ["1", "2", "3"], "Lang": ["EN ", "de", None]}, stem="ru")
+    by_column = table({"a": ["1", "2", "3"], "Lang": ["EN-us ", "de", None]}, stem="ru")
     assert row_languages(by_column, ["uk"]) == ["en", "de", None]
     assert row_languages(by_column, (), "Lang") == ["en", "de", None]
     assert row_languages(table({"a": ["1"]}, stem="pairs_ru"), ["uk"]) == ["ru"]
@@ -207,8 +318,10 @@ def test_language_of_rows_column_then_name_then_the_only_choice() -> None:
 
 
 def test_files_of_a_folder_by_language(tmp_path: Path) -> None:
-    for name in ("en.txt", "more_en.csv", "ru.parquet", "README.md", "notes.txt"):
+    hidden = ["._en.txt", ".en.csv", "~$en.csv"]
+    for name in ("en.txt", "more_en.csv", "ru.parquet", "README.md", "notes.txt", *hidden):
         write(tmp_path / name, "x")
+    (tmp_path / "de.txt").mkdir()
     found = language_files(tmp_path, LEXICON_SUFFIXES)
     assert {language: [path.name for path in paths] for language, paths in found.items()} == {
         "en": ["en.txt", "more_en.csv"],

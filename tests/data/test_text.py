@@ -70,10 +70,11 @@ def test_words_of_segmented_scripts(language: str, text: str, expected: str) -> 
     assert " ".join(found(text, language)) == expected
 
 
-@pytest.mark.parametrize("language", sorted(UNSEGMENTED))
+@pytest.mark.parametrize("language", [*sorted(UNSEGMENTED), "zh-CN", "ja_JP"])
 def test_unsegmented_scripts_give_characters_but_latin_runs_stay_whole(language: str) -> None:
-    text = "你f**k，カﾊﾞー 12条house"
-    assert found(text, language) == [*"你", "f**k", "カ", "ﾊﾞ", "ー", "12", "条", "house"]
+    text = "你f**k，カﾊﾞー 12条house โง่ๆ។"
+    expected = [*"你", "f**k", "カ", "ﾊﾞ", "ー", "12", "条", "house", "โ", "ง่", "ๆ"]
+    assert found(text, language) == expected
 
 
 @given(st.text(), st.sampled_from(["en", "zh", "he"]))

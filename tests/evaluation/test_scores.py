@@ -228,7 +228,7 @@ def test_baselines() -> None:
     assert delete_outputs(PAIRS, LEXICON) == [
         "you are an today",
         "what a idea",
-        "eres un",
+        "eres",
         "a harmless line",
     ]
 

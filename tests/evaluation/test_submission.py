@@ -146,7 +146,7 @@ def test_mismatches_are_one_clear_error(
 def test_bytes_that_are_not_utf8(tmp_path: Path, references: References) -> None:
     path = tmp_path / "out.txt"
     path.write_bytes(b"a\nb\nc \xff\n")
-    with pytest.raises(UserError, match=r"out.txt:3: bytes that are not UTF-8"):
+    with pytest.raises(UserError, match=r"out.txt:3: no UTF-8 text; mend the row"):
         load_outputs(path, references)
 
 

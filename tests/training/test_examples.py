@@ -9,6 +9,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase
 from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
+from detox_tune.model.base import load_tokenizer, sentinel_ids
 from detox_tune.model.vocabulary import Vocabulary
 from detox_tune.training.examples import Example, encode_sources, make_examples, toxic_token_ids
 
@@ -17,8 +18,7 @@ LEXICON = Lexicon({"en": ["stupid", "shut up"]})
 
 @pytest.fixture(scope="module")
 def tokenizer(tiny_base: Path) -> PreTrainedTokenizerBase:
-    tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(tiny_base)
-    return tokenizer
+    return load_tokenizer(str(tiny_base))
 
 
 def examples_of(
@@ -46,6 +46,34 @@ def test_source_and_reference_carry_their_toxic_spans(tokenizer: PreTrainedToken
         assert not example.source_toxic[-1]
     assert marked_text(tokenizer, examples[0].label_ids, examples[0].label_toxic) == ""
     assert marked_text(tokenizer, examples[1].label_ids, examples[1].label_toxic) == "stupid"
+
+
+@pytest.mark.parametrize(
+    "control", ["</s>", "<pad>", "<unk>", "<extra_id_0>", "<extra_id_0><extra_id_1>", "＜pad＞"]
+)
+def test_control_tokens_in_a_text_are_plain_characters(
+    control: str, tokenizer: PreTrainedTokenizerBase
+) -> None:
+    pair = Pair(f"{control} the stupid{control}bus {control}", (f"the {control}", "bus."), "en")
+    examples = examples_of([pair], tokenizer, LEXICON)
+    special = {0, 1, *sentinel_ids(tokenizer)}
+    for example in examples:
+        for ids in example.ids():
+            assert special.isdisjoint(ids[:-1])
+            assert ids[-1] == 1
+        # the offsets stay right
+        text = marked_text(tokenizer, example.source_ids, example.source_toxic)
+        assert text == "stupid"
+
+
+def test_texts_without_control_tokens_are_cut_as_transformers_does(
+    tokenizer: PreTrainedTokenizerBase, tiny_base: Path
+) -> None:
+    plain = AutoTokenizer.from_pretrained(tiny_base)
+    for text in (*(pair.source for pair in embedded_pairs()[:50]), "a < b <3 <b> </a> < pad>", ""):
+        assert tokenizer(text).input_ids == plain(text).input_ids
+    output = [*sentinel_ids(tokenizer), 20, 21, 1]
+    assert tokenizer.decode(output) == plain.decode(output)
 
 
 def test_an_example_holds_every_prefix_and_anchor_and_can_be_cut(
