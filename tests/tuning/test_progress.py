@@ -9,7 +9,8 @@ import pytest
 from ray.tune.experiment import Trial
 from rich.console import Console
 
-from detox_tune.tuning.progress import SearchProgress, clock, seconds_left, settings
+from detox_tune.long_work import clock
+from detox_tune.tuning.progress import SearchProgress, seconds_left, settings
 from detox_tune.tuning.results import feasible_j
 
 
