@@ -70,7 +70,11 @@ MISTAKES: dict[str, tuple[Callable[[], None], str, str]] = {
     # the space
     "no such space": (no_space, "", "space.yaml: no such file; spaces there: other.yaml"),
     "not YAML": (space("trials: ["), "", "space.yaml:1: not valid YAML"),
-    "a key twice": (space("trials: 1\ntrials: 2"), "", "space.yaml:2: not valid YAML: the key"),
+    "a key twice": (
+        space("trials: 1\ntrials: 2"),
+        "",
+        "space.yaml:2: the key 'trials' stands twice",
+    ),
     "unknown setting": (space("trails: 1"), "", "did you mean 'trials'?"),
     "unknown trial setting": (trial("gama: 1"), "", "'gama' is not a setting of a trial; did you"),
     "unread setting": (
@@ -170,8 +174,8 @@ def damaged_adapter(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: None, "is no exported adapter: adapter_config.json must be there"),
-        (half_an_adapter, "is no exported adapter: metrics.json must be there"),
+        (lambda folder: None, "is no adapter: adapter_config.json must be there"),
+        (half_an_adapter, "has no adapter_model.safetensors"),
         (damaged_adapter, "cannot be loaded: its adapter must be whole"),
     ],
 )

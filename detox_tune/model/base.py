@@ -38,10 +38,27 @@ def load_base(
         device: a torch device such as `cpu` or `cuda`. On a CPU, 4-bit layers are unpacked once.
 
     Raises:
-        UserError: if there is no such checkpoint, it is not of the T5 family, or is damaged.
+        UserError: if there is no such device or checkpoint, or the checkpoint is not of the T5
+            family, or damaged.
     """
+    check_device(device)
     tokenizer = load_tokenizer(name)
     return load_model(name, quantization=quantization, device=device), tokenizer
+
+
+def check_device(device: str) -> None:
+    """Refuse a torch device that this machine does not have.
+
+    Raises:
+        UserError: with the devices that it has.
+    """
+    known = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+    known += ["cuda"] if torch.cuda.is_available() else []
+    known += ["mps"] if torch.backends.mps.is_available() else []
+    if device not in known:
+        raise UserError(
+            f"device {device!r}: this machine has {', '.join(known)}; choose one of these"
+        )
 
 
 def load_model(name: str, *, quantization: Quantization, device: str = "cpu") -> PreTrainedModel:
