@@ -238,7 +238,9 @@ def test_the_adapter_rewrites_from_the_command_line(plain_run: Path) -> None:
         text=True,
         check=True,
     )
-    assert piped.stdout.splitlines() == load_adapter(plain_run / "best").rewrite(texts)
+    assert piped.stdout.splitlines() == [
+        rewritten.text for rewritten in load_adapter(plain_run / "best").rewrite(texts)
+    ]
     assert piped.stderr == ""
 
 
