@@ -7,6 +7,7 @@ import io
 import logging
 import os
 import re
+import select
 import sys
 import warnings
 from collections.abc import Callable
@@ -68,12 +69,12 @@ def run_command(main: Callable[[], int]) -> NoReturn:
 
 def _reader_is_gone() -> bool:
     """Whether nobody reads stdout any more; then nothing is written to it from here on."""
-    try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return True
-    return False
+    state = select.poll()
+    state.register(sys.stdout, 0)
+    if not any(event & select.POLLERR for _, event in state.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def quiet_environment() -> None:

@@ -40,16 +40,22 @@ def progress_of(
 class _Lines:
     def __init__(self, what: str, unit: str, total: int, console: Console) -> None:
         self.what, self.unit, self.total, self.console = what, unit, total, console
-        self.started = self.said = time.monotonic()
+        self.said = time.monotonic()
+        self.first: tuple[float, int] | None = None
 
     def __call__(self, done: int) -> None:
         now = time.monotonic()
-        if now - self.said < SECONDS_BETWEEN_LINES or not done:
+        # The speed is that from the first call on: what came before it was preparation.
+        started, before = self.first = self.first or (now, done)
+        if now - self.said < SECONDS_BETWEEN_LINES:
             return
         self.said = now
-        left = (now - self.started) * (self.total - done) / done
+        line = f"{self.what}: {done} of {self.total} {self.unit}"
+        if done > before:
+            left = (now - started) * (self.total - done) / (done - before)
+            line += f", about {clock(left)} left"
         self.console.print(
-            f"{self.what}: {done} of {self.total} {self.unit}, about {clock(left)} left",
+            line,
             markup=False,
             highlight=False,
             soft_wrap=True,

@@ -159,7 +159,13 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def half_an_adapter(folder: Path) -> None:
-    config = {"peft_type": "LORA", "target_modules": ["q"], "base_model_name_or_path": "base"}
+    config = {
+        "peft_type": "LORA",
+        "target_modules": ["q"],
+        "r": 2,
+        "lora_alpha": 2,
+        "base_model_name_or_path": "base",
+    }
     (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
@@ -174,9 +180,9 @@ def damaged_adapter(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: None, "is no adapter: adapter_config.json must be there"),
+        (lambda folder: None, "is no adapter: the file adapter_config.json must be there"),
         (half_an_adapter, "has no adapter_model.safetensors"),
-        (damaged_adapter, "cannot be loaded: its adapter must be whole"),
+        (damaged_adapter, "adapter_model.safetensors is damaged"),
     ],
 )
 def test_a_wrong_adapter_is_one_line(

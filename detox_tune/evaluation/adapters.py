@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from peft import PeftModel
-from pydantic import BaseModel, PositiveInt, ValidationError
+from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase
 
@@ -18,6 +19,7 @@ from detox_tune.evaluation.rewriting import Answer, Rewritten, answers, rewrite_
 from detox_tune.model.base import Quantization, check_device, load_base
 
 WEIGHTS, CONFIG, METRICS = "adapter_model.safetensors", "adapter_config.json", "metrics.json"
+_MISFIT = re.compile("size mismatch|[Tt]arget modules")
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -66,8 +68,11 @@ class _Metrics(BaseModel):
 class _AdapterConfig(BaseModel):
     """What adapter_config.json must say."""
 
-    peft_type: str
+    peft_type: Literal["LORA"]
     base_model_name_or_path: str | None = None
+    r: PositiveInt
+    lora_alpha: PositiveFloat
+    target_modules: list[str] | str
 
 
 def load_adapter(
@@ -109,11 +114,15 @@ def load_adapter(
     )
     try:
         model = PeftModel.from_pretrained(base, str(folder))
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
+    except SafetensorError as error:
+        raise UserError(f"{folder / WEIGHTS} is damaged: copy it again ({error})") from error
+    except (ValueError, RuntimeError) as error:
+        if not _MISFIT.search(str(error)):
+            raise
         reason = " ".join(str(error).split())[:160]
         raise UserError(
-            f"{folder} cannot be loaded: its adapter must be whole and made for the base model; "
-            f"export it again, or give its base with --base-model ({reason})"
+            f"{folder} was made for another base than {base.name_or_path}: give its own with "
+            f"--base-model ({reason})"
         ) from error
     return Adapter(model, tokenizer, metrics.settings.task_prefix, metrics.max_tokens)
 
@@ -158,15 +167,16 @@ def _read(folder: Path, name: str, kind: type[M]) -> M:
     """One of the adapter's JSON files, with what is read from it checked."""
     try:
         return kind.model_validate_json((folder / name).read_bytes())
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise UserError(
-            f"{folder} is no adapter: {name} must be there; give the best/ folder of a search, or "
-            "the folder of another PEFT adapter"
+            f"{folder} is no adapter: the file {name} must be there; give the best/ folder of a "
+            "search, or the folder of another PEFT adapter"
         ) from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
+        problem = first["msg"][0].lower() + first["msg"][1:]
         raise UserError(
-            f"{folder / name}: {where}{': ' if where else ''}{first['msg'].lower()}; give the "
+            f"{folder / name}: {where}{': ' if where else ''}{problem}; give the "
             "adapter's folder as it was written"
         ) from None
