@@ -165,6 +165,8 @@ def _decode(
     options: argparse.Namespace, references: References, console: Console
 ) -> tuple[dict[Key, str], str]:
     """The adapter's output for every sentence, sentinels left in, and its task prefix."""
+    from rich.console import Console
+
     from detox_tune.evaluation.adapters import load_adapter
     from detox_tune.long_work import progress_of
 
@@ -175,7 +177,8 @@ def _decode(
         device=options.device,
     )
     keys = list(dict.fromkeys(row.key for row in references.rows if row.key[1]))
-    with progress_of("rewriting", "sentences", len(keys), console) as progress:
+    log = Console(stderr=True, markup=False, highlight=False)
+    with progress_of("rewriting", "sentences", len(keys), log) as progress:
         answers = adapter.answers([source for _, source in keys], progress)
     if cut := sum(answer.cut for answer in answers):
         _say(
