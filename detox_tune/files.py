@@ -25,8 +25,10 @@ def check_can_write(path: Path, flag: str) -> None:
         UserError: with the reason.
     """
     try:
-        parent = next(folder for folder in path.absolute().parents if folder.exists())
-        Path(tempfile.mkdtemp(dir=parent)).rmdir()
+        path = path.absolute()
+        parent = next(folder for folder in path.parents if folder.exists())
+        with tempfile.TemporaryDirectory(dir=parent) as trial:
+            (trial / path.relative_to(parent)).mkdir(parents=True)
         reason = "it is a folder" if path.is_dir() else None
     except OSError as error:
         reason = str(error.strerror).lower()

@@ -153,9 +153,9 @@ def run_folder(config: SearchConfig) -> Path:
         UserError: if it holds something, which a new run would mix with, or cannot be written.
     """
     folder = Path(os.path.abspath(Path(config.out) / config.name))
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
-        raise UserError(f"{folder} exists already: choose another --name or --out, or remove it")
     check_can_write(folder / "search.json", "--out or --name")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise UserError(f"{folder} exists already: choose another --name or --out, or remove it")
     return folder
 
 
