@@ -5,10 +5,10 @@ from .data.pairs import Pair as Pair
 from .data.pairs import load_pairs as load_pairs
 from .data.split import split_pairs as split_pairs
 from .errors import UserError as UserError
+from .evaluation.adapters import Adapter as Adapter
+from .evaluation.adapters import load_adapter as load_adapter
 from .evaluation.collapse import is_copy as is_copy
 from .evaluation.collapse import label_output as label_output
-from .evaluation.rewriting import Adapter as Adapter
-from .evaluation.rewriting import load_adapter as load_adapter
 from .evaluation.scores import score_outputs as score_outputs
 from .model.base import load_base as load_base
 from .model.lora import add_lora as add_lora

@@ -49,6 +49,8 @@ def run_checks(
     Raises:
         UserError: what the search itself would refuse as bad input.
     """
+    from rich.text import Text
+
     from detox_tune.tuning.base import find_base
     from detox_tune.tuning.checks.masks import all_masks, marked_pairs, trials_to_check
     from detox_tune.tuning.checks.quick import quick_checks
@@ -61,8 +63,8 @@ def run_checks(
     task = build_task(config, corpus, base, task_prefixes=space.task_prefixes())
     console.print(marked_pairs(task, all_masks(trials_to_check(space))), soft_wrap=True)
     results += quick_checks(config, space, task)
-    with log.status("checking") as status:
-        results += base_checks(config, space, task, status.update)
+    with log.status("checking") as status:  # as Text, since a status reads a string as markup
+        results += base_checks(config, space, task, lambda doing: status.update(Text(doing)))
     return results
 
 

@@ -3,14 +3,34 @@
 from __future__ import annotations
 
 import argparse
+import io
 import logging
 import os
+import re
+import select
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import NoReturn
 
 from detox_tune.errors import UserError
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def printable(text: str) -> str:
+    """Text that a terminal only shows: characters that could steer it stand as escapes."""
+    return _CONTROL.sub(lambda control: ascii(control.group())[1:-1], text)
+
+
+def _one_line(text: str) -> str:
+    return printable(" ".join(text.split()))
+
+
+def path(text: str) -> Path:
+    """A path of the command line; `~` is the home folder, also where the shell left it."""
+    return Path(os.path.expanduser(text))
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -18,24 +38,43 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with code 2."""
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+        self.exit(2, f"error: {_one_line(message)}; see {self.prog} --help\n")
 
 
 def run_command(main: Callable[[], int]) -> NoReturn:
     """Run a command's main function and exit with its code, or 2 for what the user can put right.
 
-    An interrupt exits with 130, as shells expect.
+    An interrupt exits with 130, and a reader that closed its pipe with 141, as shells expect.
     """
     quiet_environment()
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # None where it was closed
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     try:
         code = main()
+        if sys.stdout:
+            sys.stdout.flush()
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"error: {_one_line(str(error))}", file=sys.stderr)
         code = 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         code = 130
+    except BrokenPipeError:
+        if not _reader_is_gone():
+            raise
+        code = 141
     sys.exit(code)
+
+
+def _reader_is_gone() -> bool:
+    """Whether nobody reads stdout any more; then nothing is written to it from here on."""
+    state = select.poll()
+    state.register(sys.stdout, 0)
+    if not any(event & select.POLLERR for _, event in state.poll(0)):
+        return False
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return True
 
 
 def quiet_environment() -> None:

@@ -6,11 +6,13 @@ trials of a search share. Both refuse unknown names, and settings that nothing w
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, TypeVar, get_args
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -39,6 +41,8 @@ Quoting = Literal["auto", "quoted", "plain"]
 """How `"` is read in a tsv or csv: by the rule of docs/data.md, as csv does, or as a character."""
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
+PathText = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A path, in which `~` is the home folder: no shell reads a YAML file."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,16 @@ class _Settings(BaseModel):
         extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
     )
 
+    @model_validator(mode="before")
+    @classmethod
+    def _no_booleans(cls, values: Any) -> Any:
+        for name, value in values.items() if isinstance(values, Mapping) else ():
+            if name in cls.model_fields:
+                refuse_boolean(name, value, cls.model_fields[name].annotation)
+        return values
 
+
+_BOOLEANS = "YAML reads yes, no, on and off as true or false: put text in quotes, or give a number"
 S = TypeVar("S", bound=BaseModel)
 
 
@@ -148,12 +161,12 @@ class SearchConfig(_Settings):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run; its results go to OUT/NAME/. Letters, digits, `.`, `_` and `-`."""
-    out: str = "results"
+    out: PathText = "results"
     """Folder that holds runs; on a cluster, one that all nodes share."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Decides sampling, splits, initial adapters, data order and dropout."""
 
-    data: str = "embedded"
+    data: PathText = "embedded"
     """`embedded`, a tsv, csv, jsonl or parquet file, a folder of them, or a hub data set."""
     languages: tuple[str, ...] = ()
     """Language codes to use; empty for all that the data has."""
@@ -165,9 +178,9 @@ class SearchConfig(_Settings):
     """Column of the language code; None to look for a usual name."""
     quoting: Quoting = "auto"
     """Quotes in tsv and csv data: `quoted` as csv has them, `plain` characters, or as it looks."""
-    spans: str | None = None
+    spans: PathText | None = None
     """File or folder of annotated toxic spans, joined to the pairs by sentence."""
-    lexicon: str | None = None
+    lexicon: PathText | None = None
     """File or folder with one file per language; None for the embedded corpus's own, or none."""
     allow_bad_rows: bool = False
     """Go on although more than 5% of the rows are bad."""
@@ -183,7 +196,7 @@ class SearchConfig(_Settings):
     lexicon_purity: Rate = 0.5
     """A lexicon entry counts only if references drop it in at least this share of its sources."""
 
-    base_model: str = "pocket"
+    base_model: PathText = "pocket"
     """`pocket`, or a T5-family checkpoint by hub name or path."""
     quantization: Literal["nf4", "none"] = "nf4"
     """nf4: 4-bit base weights with bfloat16 compute (QLoRA); none: full precision float32."""
@@ -256,6 +269,16 @@ class SearchConfig(_Settings):
         return self
 
 
+def refuse_boolean(name: str, value: object, annotation: object) -> None:
+    """Refuse true and false for a setting that is neither; pydantic takes them for 1 and 0.
+
+    Raises:
+        UserError: that says where they come from.
+    """
+    if isinstance(value, bool) and annotation is not bool:
+        raise UserError(f"{name}={value}: {_BOOLEANS}")
+
+
 def unread_setting(name: str, value: object, other: str) -> str:
     """The line that refuses a setting which nothing reads with this value of the other one."""
     rule = READ_WITH[name]
@@ -291,4 +314,6 @@ def explain(error: ValidationError, model: type[BaseModel]) -> str:
         return f"{name!r} is missing: give it a value"
     rule = " ".join((model.model_fields[name].description or "").split())
     problem = first["msg"][0].lower() + first["msg"][1:]
+    if isinstance(first["input"], bool):
+        problem = _BOOLEANS
     return f"{name}={first['input']!r}: {problem} ({rule})"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from detox_tune import __version__
-from detox_tune.cli import OneLineParser, run_command
+from detox_tune.cli import OneLineParser, path, run_command
 from detox_tune.config import Quoting, TrialConfig
 from detox_tune.errors import UserError
-from detox_tune.files import write_json
+from detox_tune.files import check_can_write, write_json
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from detox_tune.evaluation.cross_fitting import FittedScorers
     from detox_tune.evaluation.references import Key, References
 
-_DECODED_AT_ONCE = 256  # sentences between two moves of the progress bar
 _TABLE_WIDTH = 160  # characters where no terminal limits them
 
 
@@ -35,11 +33,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         raise UserError(
             "--toxicity-data and --train-pairs fit the embedded classifier, which "
             "--scorers official does not use: leave one of them out"
-        )
-    if options.adapter and options.task_prefix is not None:
-        raise UserError(
-            f"--task-prefix {options.task_prefix!r} is for a --submission; an adapter brings its "
-            "own: leave it out"
         )
     # Imported late, so that --help and wrong flags answer at once.
     from rich.console import Console
@@ -59,6 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console = Console(markup=False, highlight=False, width=width)
     if options.write_outputs:
         check_submission_path(options.write_outputs)
+        check_can_write(options.write_outputs, "--write-outputs")
+    if options.json:
+        check_can_write(options.json, "--json")
     references = load_references(
         options.reference, language=options.language, spans=options.spans, **_columns(options)
     )
@@ -75,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.task_prefix is not None:
             task_prefix = options.task_prefix
     else:
-        outputs, task_prefix = _decode(options, references)
+        outputs, task_prefix = _decode(options, references, console)
     if options.write_outputs:
         write_submission(options.write_outputs, outputs, references)
     _say_about_delete(console, options.lexicon, lexicon)
@@ -172,22 +168,32 @@ def _scorers(
     return cross_fitting.cross_fitted(pairs, lexicon=lexicon, labelled=labelled, seed=seed)
 
 
-def _decode(options: argparse.Namespace, references: References) -> tuple[dict[Key, str], str]:
+def _decode(
+    options: argparse.Namespace, references: References, console: Console
+) -> tuple[dict[Key, str], str]:
     """The adapter's output for every sentence, sentinels left in, and its task prefix."""
-    from rich.progress import track
+    from rich.console import Console
 
-    from detox_tune.evaluation.rewriting import load_adapter
+    from detox_tune.evaluation.adapters import load_adapter
+    from detox_tune.long_work import progress_of
 
-    adapter = load_adapter(options.adapter, base_model=options.base_model, device=options.device)
+    adapter = load_adapter(
+        options.adapter,
+        base_model=options.base_model,
+        task_prefix=options.task_prefix,
+        device=options.device,
+    )
     keys = list(dict.fromkeys(row.key for row in references.rows if row.key[1]))
-    keys.sort(key=lambda key: -len(key[1]))  # like lengths together; the longest first
-    outputs: dict[Key, str] = {}
-    starts = range(0, len(keys), _DECODED_AT_ONCE)
-    quiet = not sys.stdout.isatty()
-    for start in track(starts, description="rewriting", transient=True, disable=quiet):
-        chunk = keys[start : start + _DECODED_AT_ONCE]
-        texts = adapter.rewrite([source for _, source in chunk])
-        outputs.update(zip(chunk, texts, strict=True))
+    log = Console(stderr=True, markup=False, highlight=False)
+    with progress_of("rewriting", "sentences", len(keys), log) as progress:
+        answers = adapter.answers([source for _, source in keys], progress)
+    if cut := sum(answer.cut for answer in answers):
+        _say(
+            console,
+            f"{cut} of {len(answers)} outputs were cut off at {adapter.max_tokens} tokens, the "
+            "adapter's max_tokens; they are scored as they are",
+        )
+    outputs = {key: answer.text for key, answer in zip(keys, answers, strict=True)}
     return outputs, adapter.task_prefix
 
 
@@ -250,22 +256,22 @@ def _parser() -> argparse.ArgumentParser:
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
         "--submission",
-        type=Path,
+        type=path,
         help="outputs: tsv (toxic_sentence, neutral_sentence, lang), jsonl (id, text), or a line "
         "each",
     )
-    what.add_argument("--adapter", type=Path, help="the best/ folder of a search")
+    what.add_argument("--adapter", type=path, help="the best/ folder of a search")
     parser.add_argument(
         "--task-prefix",
-        help="what stood before the sources of a submission: its echo in an output hides no copy "
-        f"(default: {TrialConfig().task_prefix!r})",
+        help="what stood before the sources: its echo in an output hides no copy (default: "
+        f"{TrialConfig().task_prefix!r} for a submission; an adapter's own, or none)",
     )
     parser.add_argument(
         "--reference", required=True, help="pairs: a tsv, csv, jsonl or parquet file, or a folder"
     )
-    parser.add_argument("--json", type=Path, help="write the scores here")
+    parser.add_argument("--json", type=path, help="write the scores here")
     parser.add_argument(
-        "--write-outputs", type=Path, help="write the outputs: .tsv (PAN 2025) or .jsonl (2024)"
+        "--write-outputs", type=path, help="write the outputs: .tsv (PAN 2025) or .jsonl (2024)"
     )
     parser.add_argument("--language", help="score this language alone; also that of unnamed files")
     parser.add_argument("--source-column", help="of the pairs' toxic sentences, if not found")
@@ -291,7 +297,7 @@ def _parser() -> argparse.ArgumentParser:
     source = parser.add_mutually_exclusive_group()
     source.add_argument(
         "--toxicity-data",
-        type=Path,
+        type=path,
         help="fit the embedded STA on these labelled texts (text, toxic), too: a file or folder",
     )
     source.add_argument(

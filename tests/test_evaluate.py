@@ -258,11 +258,9 @@ def test_rows_that_give_no_pair_are_reported(
         (["--submission", "gone.tsv"], "gone.tsv: no such file"),
         (["--submission", "human.tsv", "--write-outputs", "x.txt"], "x.txt: outputs are written"),
         (["--submission", "human.tsv", "--language", "fr"], "language 'fr'"),
-        (["--adapter", "lexicons"], "is no exported adapter"),
-        (
-            ["--adapter", "lexicons", "--task-prefix", "x"],
-            "--task-prefix 'x' is for a --submission",
-        ),
+        (["--adapter", "lexicons"], "is no adapter: the file adapter_config.json must be there"),
+        (["--submission", "human.tsv", "--json", "human.tsv/x"], "cannot be written (not a dir"),
+        (["--submission", "human.tsv", "--json", "lexicons"], "cannot be written (it is a folder"),
         (
             ["--submission", "human.tsv", "--scorers", "official", "--train-pairs", "human.tsv"],
             "leave one of them out",

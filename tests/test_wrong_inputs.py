@@ -3,9 +3,10 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import GPT2Config
+from transformers import ByT5Tokenizer, GPT2Config, T5Config, T5ForConditionalGeneration
 
 from detox_tune import rewrite, search
 from detox_tune.cli import run_command
@@ -38,7 +39,7 @@ def no_space() -> None:
     Path("space.yaml").rename("other.yaml")
 
 
-def space(text: str) -> Callable[[], None]:
+def space(text: str | bytes) -> Callable[[], None]:
     return lambda: write("space.yaml", text)
 
 
@@ -70,7 +71,38 @@ MISTAKES: dict[str, tuple[Callable[[], None], str, str]] = {
     # the space
     "no such space": (no_space, "", "space.yaml: no such file; spaces there: other.yaml"),
     "not YAML": (space("trials: ["), "", "space.yaml:1: not valid YAML"),
-    "a key twice": (space("trials: 1\ntrials: 2"), "", "space.yaml:2: not valid YAML: the key"),
+    "a key twice": (
+        space("trials: 1\ntrials: 2"),
+        "",
+        "space.yaml:2: the key 'trials' stands twice",
+    ),
+    "a key that is a boolean": (
+        space("on: 1"),
+        "",
+        "space.yaml:1: the key on is read as true or f",
+    ),
+    "a key of a trial that is a number": (trial("3: 1"), "", "the key 3 is read as a number, and"),
+    "a key that is a list": (space("? [a]\n: 1"), "", "the key with brackets is read as a list"),
+    "a number that is text": (
+        trial("learning_rate: {choice: [1e-3, 2.5e4]}"),
+        "",
+        "space.yaml:7: YAML reads 1e-3 as text: write 1.0e-3 for the number",
+    ),
+    "a number in quotes": (trial("gamma: {choice: ['1']}"), "", "gamma='1' is text, and must be a"),
+    "yes as a number": (space("trials: yes"), "", "trials=True: YAML reads yes, no, on and off as"),
+    "yes as a number of a trial": (trial("gamma: on"), "", "gamma=True: YAML reads yes, no, on"),
+    "no as a language": (space("languages: [no]"), "", "languages=False: YAML reads yes, no, on"),
+    "endless": (trial("gamma: {range: [0.1, .inf]}"), "", "input should be a finite number"),
+    "not a number": (trial("gamma: .nan"), "", "gamma=nan: input should be"),
+    "no setting": (space("- a"), "", "space.yaml must map setting names to values"),
+    "empty": (space(""), "", "space.yaml must map setting names to values"),
+    "a character of no text": (
+        space("trials: 1\n\0"),
+        "",
+        "space.yaml:2: the character 0x0 may not",
+    ),
+    "not UTF-8": (space(b"trials: \xe9"), "", "space.yaml is not UTF-8 text (byte 8)"),
+    "a tab": (space("trial:\n\tgamma: 1"), "", "space.yaml:2: not valid YAML"),
     "unknown setting": (space("trails: 1"), "", "did you mean 'trials'?"),
     "unknown trial setting": (trial("gama: 1"), "", "'gama' is not a setting of a trial; did you"),
     "unread setting": (
@@ -83,7 +115,7 @@ MISTAKES: dict[str, tuple[Callable[[], None], str, str]] = {
     # flags
     "too few steps": (nothing, "--steps 1", "eval_every=2 must not exceed steps=1"),
     "unknown flag": (nothing, "--trails 3", "unrecognized arguments: --trails"),
-    "not a number": (nothing, "--trials many", "invalid int value: 'many'"),
+    "a word as a number": (nothing, "--trials many", "invalid int value: 'many'"),
     "no trials": (nothing, "--trials 0", "trials=0: input should be greater"),
     "a name with a path": (nothing, "--name a/b", "name='a/b': string should"),
     "a run that exists": (
@@ -91,6 +123,14 @@ MISTAKES: dict[str, tuple[Callable[[], None], str, str]] = {
         "--name mine",
         "results/mine exists already: choose another",
     ),
+    "no such folder can be made": (
+        nothing,
+        "--out /proc/x",
+        "cannot be written (no such file or d",
+    ),
+    "a file as folder": (nothing, "--out pairs.jsonl", "cannot be written (not a directory)"),
+    "a name too long": (nothing, f"--name {'a' * 300}", "cannot be written (file name too long)"),
+    "no address": (nothing, "--address here", "address='here' must be `auto` or host:port"),
     "no such GPU": (nothing, "--gpus-per-trial 1", "gpus_per_trial=1, but this machine has 0 GPUs"),
     "a Ray client": (nothing, "--address ray://x:1", "--address auto"),
     "no cluster": (nothing, "--address 127.0.0.1:1", "'127.0.0.1:1': no Ray cluster answers there"),
@@ -117,7 +157,12 @@ MISTAKES: dict[str, tuple[Callable[[], None], str, str]] = {
         "the lexicon is empty, and gamma cannot work: give a --lexicon with toxic words of en",
     ),
     # models
-    "no such model": (nothing, "--base-model no/model", "base_model='no/model' cannot be loaded"),
+    "no such model": (
+        nothing,
+        "--base-model no/model",
+        "base_model='no/model' cannot be loaded: it is no f",
+    ),
+    "no such model folder": (nothing, "--base-model ./no", "base_model='./no' is no checkpoint"),
     "no model in it": (
         lambda: Path("empty").mkdir(),
         "--base-model empty",
@@ -149,13 +194,60 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     assert contents(folder) == before  # no half a run left behind
 
 
+@pytest.mark.parametrize("cache", ["pairs.jsonl", "/proc/cache"])
+def test_a_cache_that_cannot_be_written_is_one_line(
+    cache: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("DETOX_TUNE_CACHE", cache)
+    with pytest.raises(SystemExit) as exit_:
+        run_command(lambda: search.main(["space.yaml", "--base-model", "pocket"]))
+    assert exit_.value.code == 2
+    assert "cannot be written" in (line := capsys.readouterr().err.splitlines()[-1])
+    assert "set DETOX_TUNE_CACHE" in line
+
+
+def test_a_temporary_folder_too_long_for_ray_is_said_first(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RAY_TMPDIR", f"/tmp/{'x' * 60}")
+    with pytest.raises(SystemExit) as exit_:
+        run_command(lambda: search.main(["space.yaml"]))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert exit_.value.code == 2
+    assert "too long for the sockets" in line
+    assert "set RAY_TMPDIR" in line
+
+
+def test_a_tokenizer_without_offsets_is_one_line(
+    folder: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tokenizer = ByT5Tokenizer()
+    sizes: Any = {"d_model": 8, "d_kv": 4, "d_ff": 8, "num_layers": 1, "num_heads": 2}
+    model = T5ForConditionalGeneration(T5Config(vocab_size=len(tokenizer), **sizes))
+    model.save_pretrained("byt5")
+    tokenizer.save_pretrained("byt5")
+    with pytest.raises(SystemExit) as exit_:
+        run_command(lambda: search.main(["space.yaml", "--base-model", "byt5"]))
+    assert exit_.value.code == 2
+    assert "its tokenizer (ByT5Tokenizer) does not tell which" in capsys.readouterr().err
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     files = (path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 
 
 def half_an_adapter(folder: Path) -> None:
-    config = {"peft_type": "LORA", "target_modules": ["q"], "base_model_name_or_path": "base"}
+    config = {
+        "peft_type": "LORA",
+        "target_modules": ["q"],
+        "r": 2,
+        "lora_alpha": 2,
+        "base_model_name_or_path": "base",
+    }
     (folder / "adapter_config.json").write_text(json.dumps(config))
 
 
@@ -170,9 +262,9 @@ def damaged_adapter(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda folder: None, "is no exported adapter: adapter_config.json must be there"),
-        (half_an_adapter, "is no exported adapter: metrics.json must be there"),
-        (damaged_adapter, "cannot be loaded: its adapter must be whole"),
+        (lambda folder: None, "is no adapter: the file adapter_config.json must be there"),
+        (half_an_adapter, "has no adapter_model.safetensors"),
+        (damaged_adapter, "adapter_model.safetensors is damaged"),
     ],
 )
 def test_a_wrong_adapter_is_one_line(

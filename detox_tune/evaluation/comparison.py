@@ -17,7 +17,7 @@ from rich.table import Table
 
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
-from detox_tune.evaluation.intervals import bootstrap_mean
+from detox_tune.evaluation.intervals import mean_intervals
 from detox_tune.evaluation.scores import (
     SCORES,
     Scorers,
@@ -54,7 +54,7 @@ def score_baselines(
 
 
 def summarise(scored: pd.DataFrame, languages: Sequence[str], *, seed: int) -> dict[str, Any]:
-    """Means with 95% bootstrap intervals, over all samples and per language.
+    """Means with 95% intervals, over all samples and per language.
 
     Args:
         scored: what `score_outputs` gave for a system, indexed by the place of the pair.
@@ -85,10 +85,9 @@ def summarise(scored: pd.DataFrame, languages: Sequence[str], *, seed: int) -> d
 
 def _means(scored: pd.DataFrame, seed: int) -> dict[str, Any]:
     columns = scored[list(SCORES)]
-    lows, highs = bootstrap_mean(columns.to_numpy(), seed=seed)
     means: dict[str, Any] = {"n": len(scored)}
-    for name, value, low, high in zip(SCORES, columns.mean(), lows, highs, strict=True):
-        numbers = {"value": float(value), "low": float(low), "high": float(high)}
+    for name, (low, high) in mean_intervals(columns, seed=seed).items():
+        numbers = {"value": float(columns[name].mean()), "low": low, "high": high}
         means[name] = {kind: _none_if_nan(number) for kind, number in numbers.items()}
     return means
 

@@ -8,7 +8,7 @@ edit the draft goes on where the source aligns again; in between, one token a pa
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -161,6 +161,7 @@ def draft_decode(
     max_new_tokens: int,
     drafts: Sequence[Sequence[int]] | None = None,
     logits_at_once: int = 2**27,
+    progress: Callable[[int], None] | None = None,
 ) -> list[list[int]]:
     """Decode every source greedily; the outputs are those of `greedy_decode`.
 
@@ -179,6 +180,7 @@ def draft_decode(
             sources. A source with a task prefix is better drafted without it.
         logits_at_once: Bounds the memory of a batch, whose first pass gives a logit for each
             token of the vocabulary at each position of each draft.
+        progress: called with the number of outputs that are done.
 
     Returns:
         The output ids of every source, in the order of the sources, without start, padding and
@@ -194,6 +196,7 @@ def draft_decode(
     order = sorted(range(len(source_ids)), key=lambda index: -len(expected[index]))
     ends = base.config.eos_token_id
     end_id = ends if isinstance(ends, int) else ends[0]
+    done = 0
     with evaluating(model), torch.no_grad():
         while order:
             longest = len(expected[order[0]]) + 1
@@ -205,6 +208,9 @@ def draft_decode(
             while decoder.rows:
                 for row in decoder.step():
                     outputs[row.index] = _content(row.output, decoder)
+                    done += 1
+                if progress:
+                    progress(done)
     return outputs
 
 

@@ -1,15 +1,44 @@
-"""Bootstrap intervals of means: how far a score would move with other sentences."""
+"""Intervals of means: how far a score would move with other sentences."""
 
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from detox_tune.evaluation.scores import SHARES
 
 LEVEL = 0.95
 """Share of the resampled means that lie in an interval."""
 RESAMPLES = 1000
 
 _DRAWS_AT_ONCE = 1 << 20  # bounds memory to some 20 MB, whatever the number of samples
+
+
+def mean_intervals(scored: pd.DataFrame, *, seed: int) -> dict[str, tuple[float, float]]:
+    """The 95% interval of the mean of each column.
+
+    A share (a score that is 0 or 1 for each sample) gets the interval of Wilson (1927): the
+    bootstrap of a share of 0 or 1 has no width, and near these it is too narrow. All other scores
+    get `bootstrap_mean`.
+
+    Args:
+        scored: One row per sample, one column per score, nan where a score is not defined.
+        seed: Of the bootstrap.
+
+    Returns:
+        Lower and upper bound by column; nan for a score that no sample has.
+    """
+    lows, highs = bootstrap_mean(scored.to_numpy(), seed=seed)
+    intervals = dict(zip(map(str, scored.columns), zip(lows, highs, strict=True), strict=True))
+    for name in intervals.keys() & set(SHARES):
+        values = scored[name].dropna()
+        if len(values):
+            test = binomtest(round(values.sum()), len(values))
+            bounds = test.proportion_ci(confidence_level=LEVEL, method="wilson")
+            intervals[name] = (bounds.low, bounds.high)
+    return {name: (float(low), float(high)) for name, (low, high) in intervals.items()}
 
 
 def bootstrap_mean(

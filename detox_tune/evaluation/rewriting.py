@@ -1,23 +1,31 @@
-"""What a model, or an exported adapter with its base, makes of sources."""
+"""What a model makes of sources: of single sentences, and of texts sentence by sentence."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
+import regex
+import sentencex
 from peft import PeftModel
-from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from detox_tune.errors import UserError
+from detox_tune.evaluation.collapse import without_specials
 from detox_tune.evaluation.decoding import greedy_decode
 from detox_tune.evaluation.drafting import draft_decode
-from detox_tune.model.base import Quantization, load_base
 from detox_tune.model.vocabulary import CutTokenizer
 from detox_tune.training.examples import encode_sources
+
+_LETTER = regex.compile(r"\p{L}")
+
+
+class Answer(NamedTuple):
+    """What a model makes of one source."""
+
+    text: str
+    """Sentinels left in, so that they can be counted."""
+    cut: bool
+    """It was not done when it had `max_tokens` tokens."""
 
 
 def rewrite(
@@ -28,77 +36,95 @@ def rewrite(
     task_prefix: str,
     max_tokens: int,
     fast: bool = True,
+    progress: Callable[[int], None] | None = None,
 ) -> list[str]:
-    """Greedy outputs for sources, sentinels left in so that they can be counted.
+    """The texts of `answers`."""
+    made = answers(
+        model,
+        tokenizer,
+        sources,
+        task_prefix=task_prefix,
+        max_tokens=max_tokens,
+        fast=fast,
+        progress=progress,
+    )
+    return [answer.text for answer in made]
 
-    With `fast` they are drafted from the sources, which changes nothing but the time.
+
+def answers(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase | CutTokenizer,
+    sources: Sequence[str],
+    *,
+    task_prefix: str,
+    max_tokens: int,
+    fast: bool = True,
+    progress: Callable[[int], None] | None = None,
+) -> list[Answer]:
+    """Greedy answers to sources, each decoded as one.
+
+    With `fast` they are drafted from the sources, which changes nothing but the time, and
+    `progress` is called with the number of answers that are done.
     """
     source_ids = encode_sources(sources, tokenizer, task_prefix)
     if fast:
         drafts = encode_sources(sources, tokenizer, "")
-        outputs = draft_decode(model, source_ids, drafts=drafts, max_new_tokens=max_tokens)
+        outputs = draft_decode(
+            model, source_ids, drafts=drafts, max_new_tokens=max_tokens, progress=progress
+        )
     else:
         outputs = greedy_decode(model, source_ids, max_new_tokens=max_tokens)
-    return [str(tokenizer.decode(ids)) for ids in outputs]
+    # An answer that ended has its end token among the `max_tokens`, which is left out of the ids.
+    return [Answer(str(tokenizer.decode(ids)), len(ids) == max_tokens) for ids in outputs]
 
 
-@dataclass(frozen=True)
-class Adapter:
-    """A tuned model, ready to decode, and what it was trained with."""
+class Rewritten(NamedTuple):
+    """A text whose sentences a model answered one by one."""
 
-    model: PeftModel
-    tokenizer: PreTrainedTokenizerBase
-    task_prefix: str
-    max_tokens: int
-
-    def rewrite(self, sources: Sequence[str]) -> list[str]:
-        """What it makes of sources, sentinels left in."""
-        return rewrite(
-            self.model,
-            self.tokenizer,
-            sources,
-            task_prefix=self.task_prefix,
-            max_tokens=self.max_tokens,
-        )
+    text: str
+    """Without special tokens; white space and what has no letter are the source's."""
+    cut: int
+    """How many answers were cut off at the length limit."""
+    empty: int
+    """How many answers said nothing."""
 
 
-def load_adapter(folder: Path, *, base_model: str | None = None, device: str = "cpu") -> Adapter:
-    """Load an adapter that a search exported (its best/ folder), on the base that it names.
+def rewrite_texts(
+    texts: Sequence[str], answer: Callable[[Sequence[str]], Sequence[Answer]]
+) -> list[Rewritten]:
+    """Rewrite texts of any length, sentence by sentence, as a model learns it.
+
+    Sentences end where `sentencex` finds an end, or the line does. White space at either end of a
+    sentence stays as it is, and so does a sentence without a letter.
 
     Args:
-        folder: holds adapter_model.safetensors, adapter_config.json and metrics.json.
-        base_model: a base to use instead, where the named one has moved.
-        device: a torch device such as `cpu` or `cuda`.
-
-    Raises:
-        UserError: if a file is missing or damaged, or adapter and base do not fit.
+        texts: sentences, lines or whole documents.
+        answer: gives one answer for each sentence.
     """
-    config = _read_json(folder, "adapter_config.json")
-    metrics = _read_json(folder, "metrics.json")
-    quantization: Quantization = metrics["quantization"]
-    base, tokenizer = load_base(
-        base_model or config["base_model_name_or_path"],
-        quantization=quantization,
-        device=device,
-    )
-    try:
-        model = PeftModel.from_pretrained(base, str(folder))
-    except (OSError, KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"{folder} cannot be loaded: its adapter must be whole and made for the base model; "
-            f"export it again, or give its base ({reason})"
-        ) from error
-    return Adapter(model, tokenizer, metrics["settings"]["task_prefix"], metrics["max_tokens"])
+    of_texts = [list(_sentences(text)) for text in texts]
+    asked = [piece.strip() for pieces in of_texts for piece in pieces if _LETTER.search(piece)]
+    answered = iter(answer(asked))
+    return [_joined(pieces, answered) for pieces in of_texts]
 
 
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    try:
-        content = json.loads((folder / name).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise UserError(
-            f"{folder} is no exported adapter: {name} must be there and be JSON; give the best/ "
-            f"folder of a search ({type(error).__name__})"
-        ) from error
-    assert isinstance(content, dict)
-    return content
+def _sentences(text: str) -> Iterator[str]:
+    """Sentences with the white space around them; together they are the text."""
+    for line in text.splitlines(keepends=True):
+        # Its languages differ in abbreviations; ends of sentences in all scripts are known to each.
+        yield from sentencex.segment("en", line)
+
+
+def _joined(pieces: Sequence[str], answered: Iterator[Answer]) -> Rewritten:
+    parts: list[str] = []
+    cut = empty = 0
+    for piece in pieces:
+        if not _LETTER.search(piece):
+            parts.append(piece)
+            continue
+        before, _, after = piece.partition(piece.strip())
+        answer = next(answered)
+        said = without_specials(answer.text)
+        cut += answer.cut
+        empty += not said
+        parts += [before, said, after]
+    return Rewritten("".join(parts), cut, empty)

@@ -45,6 +45,9 @@ SCORES = (
 )
 """Every score of a sample. `copy_rate` is the share of outputs that are labelled `copied`."""
 
+SHARES = ("copy_rate", "exact_copy_rate", "rewritten", "sentinel", "empty", "repeated")
+"""The scores that are 0 or 1 for each sample."""
+
 _NOTHING_SAID = (OutputLabel.EMPTY, OutputLabel.SENTINEL)
 Item = TypeVar("Item", bound=Hashable)
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from tokenizers import AddedToken, Regex
 from tokenizers.pre_tokenizers import Sequence as PreTokenizers
@@ -27,6 +29,7 @@ from detox_tune.model.nf4 import nf4_settings, unpack_4bit_layers
 T5_FAMILY = frozenset({"t5", "mt5", "umt5"})
 Quantization = Literal["nf4", "none"]
 _CONTROL_TOKEN_START = r"<(?=(?:/?s|pad|unk|extra_id_\d+|0x[0-9A-F]{2})>)"
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "spiece.model")
 _SENTINEL = re.compile(r"<extra_id_\d+>")
 
 
@@ -43,10 +46,27 @@ def load_base(
         device: a torch device such as `cpu` or `cuda`. On a CPU, 4-bit layers are unpacked once.
 
     Raises:
-        UserError: if there is no such checkpoint, it is not of the T5 family, or is damaged.
+        UserError: if there is no such device or checkpoint, or the checkpoint is not of the T5
+            family, or damaged.
     """
+    check_device(device)
     tokenizer = load_tokenizer(name)
     return load_model(name, quantization=quantization, device=device), tokenizer
+
+
+def check_device(device: str) -> None:
+    """Refuse a torch device that this machine does not have.
+
+    Raises:
+        UserError: with the devices that it has.
+    """
+    known = ["cpu", *(f"cuda:{n}" for n in range(torch.cuda.device_count()))]
+    known += ["cuda"] if torch.cuda.is_available() else []
+    known += ["mps"] if torch.backends.mps.is_available() else []
+    if device not in known:
+        raise UserError(
+            f"device {device!r}: this machine has {', '.join(known)}; choose one of these"
+        )
 
 
 def load_model(name: str, *, quantization: Quantization, device: str = "cpu") -> PreTrainedModel:
@@ -61,8 +81,15 @@ def load_model(name: str, *, quantization: Quantization, device: str = "cpu") ->
         options |= {"attn_implementation": "eager"}
     try:
         model = AutoModelForSeq2SeqLM.from_pretrained(name, device_map={"": device}, **options)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise UserError(_cannot_load(name, error)) from error
+    except RuntimeError as error:
+        if "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise UserError(
+            f"base_model={name!r}: its weights have other shapes than its config.json says; take "
+            "both from one checkpoint"
+        ) from error
     keep_head_untied(model)
     if quantization == "nf4" and device == "cpu":
         unpack_4bit_layers(model)
@@ -76,11 +103,8 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
     Raises:
         UserError: if there is no such checkpoint or it is not of the T5 family.
     """
-    if Path(name).is_absolute() and not (Path(name) / "config.json").is_file():
-        raise UserError(
-            f"base_model={name!r} is no checkpoint: the folder must hold config.json, weights and "
-            "a tokenizer; give such a folder, a hub name, or `pocket`"
-        )
+    if _is_path(name):
+        _check_folder(name)
     quiet_libraries()
     try:
         config = AutoConfig.from_pretrained(name)
@@ -89,10 +113,12 @@ def load_tokenizer(name: str) -> PreTrainedTokenizerBase:
                 f"base_model={name!r} is a {config.model_type} model, but must be of the T5 family "
                 f"({', '.join(sorted(T5_FAMILY))}); try google/mt5-base"
             )
+        if _is_path(name) and not any((Path(name) / file).is_file() for file in _TOKENIZER_FILES):
+            raise UserError(_no_checkpoint(name))  # transformers would make one without tokens
         tokenizer = AutoTokenizer.from_pretrained(name)
     except UserError:
         raise
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, StrictDataclassError) as error:
         raise UserError(_cannot_load(name, error)) from error
     if isinstance(tokenizer, PreTrainedTokenizerFast):
         read_text_plainly(tokenizer)
@@ -142,7 +168,36 @@ def quiet_libraries() -> None:
 
 def _cannot_load(name: str, error: Exception) -> str:
     reason = " ".join(str(error).split())[:200]
+    if _is_path(name):
+        remedy = "it must be the whole folder of a T5-family checkpoint; copy it again"
+    else:
+        remedy = (
+            "it is no folder here, so it must be a T5-family checkpoint on the hub; check the name "
+            "and the connection, or give the folder of a checkpoint"
+        )
+    return f"base_model={name!r} cannot be loaded: {remedy} ({reason})"
+
+
+def _is_path(name: str) -> bool:
+    return Path(name).exists() or not name or name[0] in "./~"
+
+
+def _no_checkpoint(name: str) -> str:
     return (
-        f"base_model={name!r} cannot be loaded: it must be a T5-family checkpoint on the hub or a "
-        f"folder of one; check the name, the network, or use `pocket` ({reason})"
+        f"base_model={name!r} is no checkpoint: the folder must hold config.json, weights and a "
+        "tokenizer; give such a folder, or a name on the hub"
     )
+
+
+def _check_folder(name: str) -> None:
+    """Refuse what transformers answers with a traceback."""
+    folder = Path(name)
+    if not (folder / "config.json").is_file():
+        raise UserError(_no_checkpoint(name))
+    for path in sorted(folder.glob("*.json")):
+        try:
+            content = json.loads(path.read_bytes())
+        except ValueError:
+            content = None
+        if not isinstance(content, dict):
+            raise UserError(f"{path} is damaged: it must be one JSON object; copy it again")

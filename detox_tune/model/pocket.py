@@ -14,7 +14,6 @@ import json
 import os
 import random
 import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from platformdirs import user_cache_path
 from transformers import MT5Config, MT5ForConditionalGeneration, T5Tokenizer
 
 from detox_tune.errors import UserError
+from detox_tune.files import check_can_write, give_umask_permissions
 from detox_tune.machine import cores, threads
 from detox_tune.model.base import quiet_libraries, read_text_plainly
 from detox_tune.model.denoising import BATCH_SIZE, pretrain, with_unfamiliar_words, word_pieces
@@ -55,16 +55,23 @@ def pocket_base(
         progress: called with the number of steps done.
 
     Raises:
-        UserError: if there are too few sentences for the vocabulary.
+        UserError: if there are too few sentences for the vocabulary, or the cache cannot be
+            written.
     """
     cache = cache or cache_folder()
-    cache.mkdir(parents=True, exist_ok=True)
     folder = cache / f"pocket-{_content_key(sentences, vocabulary, steps, seed)}"
-    with FileLock(str(folder) + ".lock"):
+    if (folder / "config.json").is_file():  # also in a cache that others wrote
+        return folder
+    check_can_write(folder, "cache: set DETOX_TUNE_CACHE to a folder that you may write to")
+    cache.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
         if not (folder / "config.json").is_file():
-            building = Path(tempfile.mkdtemp(dir=cache, prefix="building-"))
+            building = folder.with_name(f"building-{folder.name}")
+            shutil.rmtree(building, ignore_errors=True)  # of a build that was killed
+            building.mkdir()
             try:
                 _build(sentences, vocabulary, steps, seed, building, progress)
+                give_umask_permissions(building)
                 building.replace(folder)
             finally:
                 shutil.rmtree(building, ignore_errors=True)
@@ -74,7 +81,7 @@ def pocket_base(
 def cache_folder() -> Path:
     """Where built bases are kept: `DETOX_TUNE_CACHE`, else the user's cache folder."""
     given = os.environ.get("DETOX_TUNE_CACHE")
-    return Path(given) if given else user_cache_path("detox_tune")
+    return Path(given).expanduser() if given else user_cache_path("detox_tune")
 
 
 def _content_key(sentences: Sequence[str], vocabulary: int, steps: int, seed: int) -> str:

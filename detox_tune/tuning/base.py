@@ -6,10 +6,10 @@ from functools import lru_cache
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import PreTrainedModel
 
 from detox_tune.config import SearchConfig
+from detox_tune.long_work import progress_of
 from detox_tune.model.base import Quantization, load_base
 from detox_tune.model.pocket import pocket_base
 from detox_tune.model.vocabulary import CutTokenizer, Vocabulary, cut_vocabulary
@@ -29,15 +29,13 @@ def find_base(config: SearchConfig, corpus: Corpus, console: Console) -> str:
         return str(path.resolve()) if path.is_dir() else config.base_model
     if not console.is_terminal:
         console.print("pocket base: built on first use (a minute or two), then cached")
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
-        bar = progress.add_task("pocket base", total=config.pocket_steps, visible=False)
+    with progress_of("pocket base", "steps", config.pocket_steps, console) as progress:
         folder = pocket_base(
             denoising_sentences(config, corpus),
             vocabulary=config.pocket_vocabulary,
             steps=config.pocket_steps,
             seed=config.seed,
-            progress=lambda step: progress.update(bar, completed=step, visible=True),
+            progress=progress,
         )
     return str(folder)
 

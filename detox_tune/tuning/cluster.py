@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import logging
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import ray
+from ray._common.utils import get_default_ray_temp_dir
 
 from detox_tune.config import SearchConfig
 from detox_tune.errors import UserError
 from detox_tune.machine import cores
 
 _CONNECT_SECONDS = 10
+_LONGEST_SOCKET_PATH = 107  # bytes; a rule of Linux
 
 
 @contextmanager
@@ -28,21 +32,11 @@ def connected(config: SearchConfig) -> Iterator[dict[str, float]]:
             f"address={config.address!r} is a Ray client, which would run the search out of sight "
             "on the cluster: start the command on the cluster's head, with --address auto"
         )
-    where = {"address": config.address} if config.address else {"num_cpus": cores()}
-    try:
-        _reach(config.address)
-        ray.init(
-            **where,
-            include_dashboard=None if config.address else False,
-            logging_level=logging.ERROR,
-            log_to_driver=False,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise UserError(
-            f"address={config.address!r}: no Ray cluster answers there: start one with `ray start "
-            f"--head` or `ray up cluster.yaml`, or leave --address out ({reason})"
-        ) from error
+    quiet: Any = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if config.address:
+        _join(config.address, quiet)
+    else:
+        ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
     try:
         resources = ray.cluster_resources()
         needs = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
@@ -58,11 +52,43 @@ def connected(config: SearchConfig) -> Iterator[dict[str, float]]:
         ray.shutdown()
 
 
-def _reach(address: str | None) -> None:
+def _join(address: str, quiet: dict[str, Any]) -> None:
+    try:
+        _reach(address)
+        ray.init(address=address, **quiet)
+    except (OSError, ray.exceptions.AuthenticationError) as error:  # ConnectionError is an OSError
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"address={address!r}: no Ray cluster answers there that lets this machine in: start "
+            "one with `ray start --head` or `ray up cluster.yaml`, or leave --address out "
+            f"({reason})"
+        ) from error
+
+
+def _reach(address: str) -> None:
     """Fail at once where nobody listens; Ray itself tries for minutes."""
-    host, colon, port = (address or "").rpartition(":")
-    if colon:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    host, _, port = address.rpartition(":")
+    if address == "auto":
+        return
+    if not (host and port.isdecimal()):
+        raise UserError(f"address={address!r} must be `auto` or host:port, such as 10.0.0.1:6379")
+    socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+
+
+def check_temporary_folder() -> None:
+    """Refuse a temporary folder whose path is too long for the sockets of a Ray started here.
+
+    Raises:
+        UserError: by how much.
+    """
+    folder = get_default_ray_temp_dir()
+    session = "session_2026-01-01_00-00-00_000000_4194304"  # its name: a time, and the process
+    over = len(os.fsencode(f"{folder}/{session}/sockets/plasma_store")) - _LONGEST_SOCKET_PATH
+    if over > 0:
+        raise UserError(
+            f"the temporary folder {folder} is {over} bytes too long for the sockets that Ray "
+            "makes there: set RAY_TMPDIR to a shorter one, such as /tmp"
+        )
 
 
 def concurrency(config: SearchConfig, resources: dict[str, float]) -> int:

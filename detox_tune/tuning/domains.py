@@ -12,7 +12,7 @@ Condition = dict[str, tuple[Value, ...]]
 
 
 class _Domain(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     when: dict[str, Any] = Field(default_factory=dict)
     """Setting -> value or values under which this one is sampled at all."""

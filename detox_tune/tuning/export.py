@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Mapping, Sequence
 from operator import ne
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import torch
 from peft import PeftModel
+from rich.console import Console
 
 from detox_tune import __version__
 from detox_tune.config import SearchConfig
 from detox_tune.data.pairs import Pair
-from detox_tune.evaluation.intervals import bootstrap_mean
+from detox_tune.evaluation.adapters import CONFIG, WEIGHTS
+from detox_tune.evaluation.intervals import mean_intervals
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.evaluation.scores import (
     SCORES,
@@ -26,35 +28,43 @@ from detox_tune.evaluation.scores import (
     score_outputs,
 )
 from detox_tune.files import write_json, write_table, write_text
+from detox_tune.long_work import progress_of
 from detox_tune.model.base import load_base
 from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
 from detox_tune.tuning.task import Task
 from detox_tune.tuning.winner import Finalist
 
-ADAPTER_FILES = ("adapter_model.safetensors", "adapter_config.json")
 N_SAMPLES = 20
 Scores = dict[str, float]
 
 
 def export_winner(
-    finalist: Finalist, config: SearchConfig, task: Task, test: Sequence[Pair], folder: Path
+    finalist: Finalist,
+    config: SearchConfig,
+    task: Task,
+    test: Sequence[Pair],
+    folder: Path,
+    console: Console,
 ) -> dict[str, Any]:
     """Write `folder` (best/), load the adapter from it, and score that on the test split, once.
 
     The adapter is read back from disk into a freshly loaded base, so the scores are those of what
-    a user gets.
+    a user gets. `console` shows how far it is.
 
     Returns:
         The content of metrics.json: `settings`, `validation` (sample and whole split), `test` with
         the scores of `tuned`, `base` (untuned), `delete`, `copy` and the first `reference`, all on
-        the full base, `intervals` with the 95% bootstrap intervals of `j` and `copy_rate`, and
+        the full base, `intervals` with the 95% intervals of `j` and `copy_rate`, and
         `vocabulary`: how many tokens trials had, and what the full base changes on the test split.
     """
     winner = finalist.candidate
     folder.mkdir(parents=True, exist_ok=True)
     with winner.checkpoint.as_directory() as checkpoint:
-        for name in ADAPTER_FILES:
+        for name in (WEIGHTS, CONFIG):
             shutil.copyfile(Path(checkpoint) / name, folder / name)
+    if config.base_model == "pocket":  # it stands beside: a run can be moved as a whole
+        adapter_config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        write_json(folder / CONFIG, adapter_config | {"base_model_name_or_path": "../base"})
     device = "cuda" if config.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
     # The full base, whatever the trials ran on: that is what a user will load.
     base, tokenizer = load_base(
@@ -64,31 +74,33 @@ def export_winner(
     )
     full_size = base.config.vocab_size
 
-    def outputs(model: Any, pairs: Sequence[Pair], tokens: Any = tokenizer) -> list[str]:
-        return rewrite(
-            model,
-            tokens,
-            [pair.source for pair in pairs],
-            task_prefix=winner.settings.task_prefix,
-            max_tokens=config.max_tokens,
-        )
+    def outputs(what: str, model: Any, tokens: Any = tokenizer) -> list[str]:
+        with progress_of(what, "test pairs", len(test), console) as progress:
+            return rewrite(
+                model,
+                tokens,
+                [pair.source for pair in test],
+                task_prefix=winner.settings.task_prefix,
+                max_tokens=config.max_tokens,
+                progress=progress,
+            )
 
     systems = {
         "reference": [pair.references[0] for pair in test],
         "copy": copy_outputs(test),
         "delete": delete_outputs(test, task.lexicon),
-        "base": outputs(base, test),
+        "base": outputs("untuned base", base),
     }
     adapted = PeftModel.from_pretrained(base, str(folder))
-    systems["tuned"] = outputs(adapted, test)
+    systems["tuned"] = outputs("tuned model", adapted)
     prefix = winner.settings.task_prefix
     scored = {name: _score(texts, test, task, prefix) for name, texts in systems.items()}
     cut_vocabulary(base, task.vocabulary)  # the last use of the full one
-    on_cut = outputs(adapted, test, CutTokenizer(tokenizer, task.vocabulary))
+    on_cut = outputs("cut vocabulary", adapted, CutTokenizer(tokenizer, task.vocabulary))
     metrics = {
         "trial": winner.trial,
         "settings": winner.settings.model_dump(),
-        "base_model": config.base_model,
+        "base_model": public_name(config.base_model),
         "quantization": config.quantization,
         "max_tokens": config.max_tokens,
         "scorers": task.scorers.name,
@@ -112,6 +124,12 @@ def export_winner(
     return metrics
 
 
+def public_name(base_model: str) -> str:
+    """How what may be published names a base: a path on this machine tells others nothing."""
+    path = Path(base_model)
+    return f"{path.resolve().name} (local)" if path.is_dir() else base_model
+
+
 def _score(
     outputs: Sequence[str], pairs: Sequence[Pair], task: Task, task_prefix: str
 ) -> pd.DataFrame:
@@ -122,9 +140,8 @@ def _score(
 
 def _intervals(scored: pd.DataFrame, seed: int) -> dict[str, list[float]]:
     """Lower and upper bound of the mean of those scores that decide."""
-    names = ["j", "copy_rate"]
-    bounds = np.array(bootstrap_mean(scored[names].to_numpy(), seed=seed))
-    return {name: bounds[:, place].tolist() for place, name in enumerate(names)}
+    bounds = mean_intervals(scored[["j", "copy_rate"]], seed=seed)
+    return {name: list(interval) for name, interval in bounds.items()}
 
 
 def _write_samples(
@@ -164,7 +181,11 @@ def model_card(metrics: dict[str, Any], config: SearchConfig, n_test: int) -> st
         for name, value in metrics["settings"].items()
         if value is not None
     )
-    hub_base = "" if config.base_model == "pocket" else f"base_model: {config.base_model}\n"
+    base = metrics["base_model"]
+    # The hub takes only its own names there.
+    on_hub = base == config.base_model != "pocket"
+    hub_base = f"base_model: {base}\n" if on_hub else ""
+    named = f"`{base}`" + ("" if on_hub else ", which is not on the Hugging Face hub")
     return f"""---
 library_name: peft
 {hub_base}tags: [text-detoxification, lora]
@@ -172,7 +193,7 @@ library_name: peft
 # Detoxification adapter
 
 A LoRA adapter that rewrites toxic sentences, found by detox_tune {__version__} (trial
-`{metrics["trial"]}` of the search `{config.name}`). Base model: `{config.base_model}`, loaded with
+`{metrics["trial"]}` of the search `{config.name}`). Base model: {named}, loaded with
 quantization `{config.quantization}`. Put the task prefix {metrics["settings"]["task_prefix"]!r}
 before every sentence and decode greedily.
 

@@ -15,6 +15,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from detox_tune.long_work import SECONDS_BETWEEN_LINES, clock
+
 _REFRESH_SECONDS = 0.25
 _LINES_AROUND = 5
 """Lines of the live view that are not rows: headline, head of the table, cursor."""
@@ -29,7 +31,8 @@ _STYLES = {
 
 
 class SearchProgress(Callback):
-    """A live table on a terminal; elsewhere one plain line for each trial that ends.
+    """A live table on a terminal; elsewhere one plain line for each trial that ends, and one for
+    all of them where nothing was said for half a minute.
 
     Reads the trials' last results: `step`, `j`, `copy_rate`, `feasible_j` (the best of it is shown
     as `best j`; a number that is not above 0 counts as none), and `ended` and `ended_reason` as
@@ -47,12 +50,12 @@ class SearchProgress(Callback):
     ) -> None:
         self._max_steps = max_steps
         self._searched = tuple(searched)
-        self._console = console or Console(stderr=True)
+        self._console = console or Console(stderr=True, markup=False, highlight=False)
         self._live: Live | None = None
         self._trials: dict[str, Trial] = {}  # in order of their first start, unlike Tune's list
         self._ended: set[str] = set()
         self._total = 0
-        self._started = self._refreshed = 0.0
+        self._started = self._refreshed = self._said = 0.0
         self._steps_before: int | None = None
 
     def __reduce__(self) -> tuple[type[SearchProgress], tuple[int, tuple[str, ...]]]:
@@ -68,18 +71,21 @@ class SearchProgress(Callback):
     ) -> None:
         """Start the clock and, on a terminal, the live view."""
         self._total = total_num_samples or 0
-        self._started = time.monotonic()
+        self._started = self._said = time.monotonic()
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(console=self._console, auto_refresh=False)
             self._live.start()
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
-        """Redraw, at most a few times a second."""
+        """Redraw, at most a few times a second; without a terminal, a line every half minute."""
         self._note(trials)
-        if self._live and time.monotonic() - self._refreshed >= _REFRESH_SECONDS:
-            self._refreshed = time.monotonic()
+        now = time.monotonic()
+        if self._live and now - self._refreshed >= _REFRESH_SECONDS:
+            self._refreshed = now
             room = max(1, self._console.height - _LINES_AROUND)
             self._live.update(self._view(room), refresh=True)
+        elif not self._live and now - self._said >= SECONDS_BETWEEN_LINES:
+            self._say(self._headline())
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -114,8 +120,11 @@ class SearchProgress(Callback):
         self._note(trials)
         self._ended.add(trial.trial_id)
         if self._live is None:
-            line = f"[{len(self._ended)}/{self._total}] {trial} {self._plain(trial)}"
-            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+            self._say(f"[{len(self._ended)}/{self._total}] {trial} {self._plain(trial)}")
+
+    def _say(self, line: str) -> None:
+        self._said = time.monotonic()
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _plain(self, trial: Trial) -> str:
         result = trial.run_metadata.last_result
@@ -235,16 +244,6 @@ def seconds_left(
     left = (total - len(ended) - len(running)) * usual
     left += sum((usual if step < usual else max_steps) - step for step in running)
     return max(0.0, elapsed * left / done)
-
-
-def clock(seconds: float) -> str:
-    """Seconds as `45s`, `3m 05s` or `2h 07m`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"
 
 
 def _step(trial: Trial) -> int:

@@ -20,14 +20,15 @@ from detox_tune import __version__
 from detox_tune.config import SearchConfig
 from detox_tune.data.split import fingerprint
 from detox_tune.errors import UserError
-from detox_tune.files import write_json
+from detox_tune.files import check_can_write, give_umask_permissions, write_json
+from detox_tune.long_work import clock
 from detox_tune.tuning.base import find_base
 from detox_tune.tuning.checks.quick import quick_checks
 from detox_tune.tuning.checks.result import raise_first_failure
-from detox_tune.tuning.cluster import concurrency, connected
+from detox_tune.tuning.cluster import check_temporary_folder, concurrency, connected
 from detox_tune.tuning.corpus import Corpus, load_corpus
 from detox_tune.tuning.export import export_winner
-from detox_tune.tuning.progress import SearchProgress, clock, settings
+from detox_tune.tuning.progress import SearchProgress, settings
 from detox_tune.tuning.results import candidates, trial_row, write_trials
 from detox_tune.tuning.scheduler import CollapseScheduler
 from detox_tune.tuning.searcher import DetoxSearch
@@ -46,6 +47,8 @@ def run_search(config: SearchConfig, space: SearchSpace) -> int:
     console = Console(markup=False, highlight=False)
     log = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
     folder = run_folder(config)
+    if not config.address:
+        check_temporary_folder()
     corpus = load_corpus(config)
     log.print(corpus.report())
     base = find_base(config, corpus, log)
@@ -57,7 +60,7 @@ def run_search(config: SearchConfig, space: SearchSpace) -> int:
         )
     raise_first_failure(quick_checks(config, space, task))
     with connected(config) as resources:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         task = dataclasses.replace(task, base=_keep_base(config, base, folder))
         record = describe_search(config, space, corpus) | {"over_long_examples": task.over_long}
         write_json(folder / "search.json", record)
@@ -68,7 +71,7 @@ def run_search(config: SearchConfig, space: SearchSpace) -> int:
     best = candidates(results)
     if best:
         log.print(f"scoring the best trials on all {len(validation)} validation pairs")
-    finalists = score_finalists(best, config, task, validation)
+    finalists = score_finalists(best, config, task, validation, log)
     record |= {
         "finalists": [finalist.record() for finalist in finalists],
         "wall_seconds": round(time.monotonic() - started, 1),
@@ -81,7 +84,7 @@ def run_search(config: SearchConfig, space: SearchSpace) -> int:
     log.print(
         f"loading {winner.trial} back from disk, scoring {len(corpus.splits.test)} test pairs"
     )
-    metrics = export_winner(finalists[0], config, task, corpus.splits.test, folder / "best")
+    metrics = export_winner(finalists[0], config, task, corpus.splits.test, folder / "best", log)
     record |= {"winner": winner.trial, "wall_seconds": round(time.monotonic() - started, 1)}
     write_json(folder / "search.json", record)
     show_result(metrics, folder, time.monotonic() - started, console)
@@ -147,25 +150,22 @@ def run_folder(config: SearchConfig) -> Path:
     """OUT/NAME, absolute; it must be new.
 
     Raises:
-        UserError: if it holds something, which a new run would mix with.
+        UserError: if it holds something, which a new run would mix with, or cannot be written.
     """
-    folder = (Path(config.out) / config.name).resolve()
-    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+    folder = Path(os.path.abspath(Path(config.out) / config.name))
+    check_can_write(folder / "search.json", "--out or --name")
+    if folder.is_dir() and any(folder.iterdir()):
         raise UserError(f"{folder} exists already: choose another --name or --out, or remove it")
-    if not os.access(_existing_parent(folder), os.W_OK):
-        raise UserError(f"{folder} cannot be written: choose an --out that you may write to")
     return folder
-
-
-def _existing_parent(folder: Path) -> Path:
-    return next(parent for parent in folder.parents if parent.is_dir())
 
 
 def _keep_base(config: SearchConfig, base: str, folder: Path) -> str:
     """Keep a pocket base with the run: the adapter needs it, and so do other nodes of a cluster."""
     if config.base_model != "pocket":
         return base
-    return str(shutil.copytree(base, folder / "base"))
+    kept = Path(shutil.copytree(base, folder / "base"))
+    give_umask_permissions(kept)
+    return str(kept)
 
 
 def describe_search(config: SearchConfig, space: SearchSpace, corpus: Corpus) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import numpy as np
 import optuna
 from optuna.trial import TrialState
 from ray import cloudpickle
@@ -24,13 +25,23 @@ _STATES = {
 _ATTEMPTS = 50  # a space with fewer settings than trials repeats them
 
 
-def make_sampler(
+def make_samplers(
     name: Literal["tpe", "random"], seed: int, n_startup_trials: int
-) -> optuna.samplers.BaseSampler:
-    """Optuna's tree-structured Parzen estimator (Bergstra et al., 2011), or random search."""
+) -> tuple[optuna.samplers.BaseSampler, optuna.samplers.BaseSampler]:
+    """The sampler of proposals, and the random one of those that `ask_new` puts in their place.
+
+    Proposals come from Optuna's tree-structured Parzen estimator (Bergstra et al., 2011), or are
+    random themselves: then both are one sampler, which never starts its stream anew.
+    """
     if name == "random":
-        return optuna.samplers.RandomSampler(seed=seed)
-    return optuna.samplers.TPESampler(seed=seed, n_startup_trials=n_startup_trials)
+        sampler = optuna.samplers.RandomSampler(seed=seed)
+        return sampler, sampler
+    # TPE draws its first proposals at random with its own seed, so that is taken.
+    other = int(np.random.SeedSequence([seed, 1]).generate_state(1)[0])
+    return (
+        optuna.samplers.TPESampler(seed=seed, n_startup_trials=n_startup_trials),
+        optuna.samplers.RandomSampler(seed=other),
+    )
 
 
 def ask_new(
@@ -95,13 +106,12 @@ class DetoxSearch(OptunaSearch):
         seed: int,
         n_startup_trials: int,
     ) -> None:
-        chosen = make_sampler(sampler, seed, n_startup_trials)
+        chosen, self._at_random = make_samplers(sampler, seed, n_startup_trials)
         super().__init__(space=define_space, metric="j", mode="max", sampler=chosen)
         self._define_space = define_space
         self._max_copy_rate = max_copy_rate
         self._reports: dict[str, dict[int, dict[str, Any]]] = {}
         self._proposed: list[dict[str, Any]] = []
-        self._at_random = make_sampler("random", seed, 0)
 
     @property
     def study(self) -> optuna.Study:

@@ -21,12 +21,13 @@ from detox_tune.config import (
     READ_WITH,
     SearchConfig,
     TrialConfig,
+    refuse_boolean,
     unread_setting,
     validated,
 )
 from detox_tune.errors import UserError, nearest
 from detox_tune.tuning.domains import KINDS, Choice, Domain, Range, Value, ZeroOr
-from detox_tune.tuning.searcher import ask_new, make_sampler
+from detox_tune.tuning.searcher import ask_new, make_samplers
 
 
 class SearchSpace:
@@ -143,6 +144,12 @@ class SearchSpace:
 
     def _check_value(self, name: str, value: Any) -> None:
         field = TrialConfig.model_fields[name]
+        refuse_boolean(f"{self.where}: {name}", value, field.annotation)
+        if isinstance(value, str) and _kind(name) in (int, float):
+            raise UserError(
+                f"{self.where}: {name}={value!r} is text, and must be a number: write it without "
+                "quotes"
+            )
         kind: Any = Annotated[field.annotation, *field.metadata, field]
         adapter: TypeAdapter[Any] = TypeAdapter(kind)
         try:
@@ -218,9 +225,8 @@ def _kind(name: str) -> type:
 
 def first_samples(space: SearchSpace, config: SearchConfig, n: int) -> Iterator[dict[str, Any]]:
     """The settings of the first trials, as the sampler gives them before any result is known."""
-    sampler = make_sampler(config.sampler, config.seed, config.startup_trials)
+    sampler, at_random = make_samplers(config.sampler, config.seed, config.startup_trials)
     study = optuna.create_study(sampler=sampler)
-    at_random = make_sampler("random", config.seed, 0)
     proposed: list[dict[str, Any]] = []
     for _ in range(n):
         proposed.append(ask_new(study, space, proposed, at_random)[1])

@@ -7,11 +7,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import regex
 import yaml
 
 from detox_tune.config import SearchConfig, validated
 from detox_tune.errors import UserError
 from detox_tune.tuning.space import SearchSpace
+
+_EXPONENT = regex.compile(r"([-+]?\d+)(?:\.(\d*))?[eE]([-+]?)(\d+)")
+_KINDS = {
+    "bool": "true or false",
+    "int": "a number",
+    "float": "a number",
+    "null": "nothing",
+    "seq": "a list",
+    "map": "a mapping",
+    "timestamp": "a date",
+}
 
 
 def load_space(path: Path, overrides: Mapping[str, Any]) -> tuple[SearchConfig, SearchSpace]:
@@ -45,24 +57,40 @@ def _check_collapse_grace(config: SearchConfig, space: SearchSpace, path: Path) 
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:
+    text = _read_text(path)
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        content = yaml.load(text, Loader=_SpaceLoader)
+    except _Refused as error:
+        raise UserError(f"{path}:{error.line}: {error.rule}") from None
+    except yaml.reader.ReaderError as error:
+        before = text.count("\n", 0, error.position)
+        raise UserError(
+            f"{path}:{before + 1}: the character {error.character:#x} may not stand in YAML; "
+            "remove it"
+        ) from None
+    except yaml.MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UserError(
+            f"{path}{line}: not valid YAML: {error.problem}; correct that line"
+        ) from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path} must map setting names to values; see search_spaces/pocket.yaml")
+    return content
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
     except FileNotFoundError:
         raise UserError(f"{path}: no such file; {_spaces_beside(path)}") from None
     except IsADirectoryError:
         raise UserError(f"{path} is a folder; {_spaces_beside(path / 'x')}") from None
+    except OSError as error:
+        raise UserError(f"{path} cannot be read ({error.strerror}); give another file") from None
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8"
         ) from None
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f":{mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or "not readable"
-        raise UserError(f"{path}{line}: not valid YAML: {problem}; correct that line") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path} must map setting names to values; see search_spaces/pocket.yaml")
-    return content
 
 
 def _spaces_beside(path: Path) -> str:
@@ -70,15 +98,47 @@ def _spaces_beside(path: Path) -> str:
     return f"spaces there: {', '.join(names)}" if names else "give the path of a YAML space"
 
 
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """PyYAML keeps the last of two equal keys without a word; a space must not."""
+class _Refused(Exception):
+    """Valid YAML that a space must not have."""
+
+    def __init__(self, node: yaml.Node, rule: str) -> None:
+        self.line = node.start_mark.line + 1
+        self.rule = rule
+
+
+class _SpaceLoader(yaml.SafeLoader):
+    """PyYAML's safe loader without three of its surprises.
+
+    1. Of two equal keys it keeps the last, without a word.
+    2. `on`, `no`, `1` and the like are no text as keys, but booleans and numbers.
+    3. `1e-3` is no number, but text.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[str] = set()
-        for key_node, _ in node.value:
-            if key_node.value in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key_node.value!r} stands twice", key_node.start_mark
+        for key, _ in node.value:
+            if not key.tag.endswith((":str", ":merge")):
+                shown = key.value if isinstance(key, yaml.ScalarNode) else "with brackets"
+                raise _Refused(
+                    key,
+                    f"the key {shown or 'of nothing'} is read as "
+                    f"{_KINDS.get(key.tag.rpartition(':')[2], 'something else')}, and must be the "
+                    "name of a setting: put it in quotes, or correct it",
                 )
-            seen.add(key_node.value)
+            if key.value in seen:
+                raise _Refused(key, f"the key {key.value!r} stands twice: remove one of the two")
+            seen.add(key.value)
         return super().construct_mapping(node, deep)
+
+    def construct_scalar(self, node: yaml.ScalarNode | yaml.MappingNode) -> Any:
+        value = super().construct_scalar(node)
+        plain = isinstance(node, yaml.ScalarNode) and node.style is None
+        number = plain and node.tag.endswith(":str") and _EXPONENT.fullmatch(node.value)
+        if number:
+            whole, fraction, sign, power = number.groups()
+            raise _Refused(
+                node,
+                f"YAML reads {node.value} as text: write {whole}.{fraction or 0}e{sign or '+'}"
+                f"{power} for the number, or put the text in quotes",
+            )
+        return value

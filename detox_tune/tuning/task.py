@@ -81,9 +81,15 @@ def build_task(
         task_prefixes: those that a trial may use.
 
     Raises:
-        UserError: if no training pair is short enough.
+        UserError: if no training pair is short enough, or the tokenizer gives no offsets.
     """
     tokenizer = load_tokenizer(base)
+    if not tokenizer.is_fast:
+        raise UserError(
+            f"base_model={base!r}: its tokenizer ({type(tokenizer).__name__}) does not tell which "
+            "characters a token stands for, and masks need that: take another base, such as "
+            "google/mt5-base"
+        )
     train = corpus.splits.train
     full, over_long = make_examples(
         train,

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import torch
 from peft import PeftModel
+from rich.console import Console
 
 from detox_tune.config import SearchConfig
 from detox_tune.data.pairs import Pair
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.evaluation.scores import copy_outputs
+from detox_tune.long_work import progress_of
 from detox_tune.tuning.base import load_cut_base
 from detox_tune.tuning.results import Candidate, feasible_j
 from detox_tune.tuning.task import Task
@@ -41,7 +43,11 @@ class Finalist(NamedTuple):
 
 
 def score_finalists(
-    candidates: Sequence[Candidate], config: SearchConfig, task: Task, validation: Sequence[Pair]
+    candidates: Sequence[Candidate],
+    config: SearchConfig,
+    task: Task,
+    validation: Sequence[Pair],
+    console: Console,
 ) -> list[Finalist]:
     """Candidates with their scores on the validation split, the best first.
 
@@ -50,6 +56,7 @@ def score_finalists(
         config: of the search.
         task: what its trials shared.
         validation: the whole split.
+        console: shows how far it is.
     """
     if not candidates:
         return []
@@ -63,13 +70,15 @@ def score_finalists(
         prefix = candidate.settings.task_prefix
         with candidate.checkpoint.as_directory() as folder:
             adapted = PeftModel.from_pretrained(base, folder)
-        outputs = rewrite(
-            adapted,
-            tokenizer,
-            [pair.source for pair in validation],
-            task_prefix=prefix,
-            max_tokens=config.max_tokens,
-        )
+        with progress_of(candidate.trial, "pairs", len(validation), console) as progress:
+            outputs = rewrite(
+                adapted,
+                tokenizer,
+                [pair.source for pair in validation],
+                task_prefix=prefix,
+                max_tokens=config.max_tokens,
+                progress=progress,
+            )
         adapted.unload()
         scores = task.mean_scores(outputs, validation, prefix)
         rank = feasible_j(scores, config.max_copy_rate, copy_j)

@@ -1,7 +1,8 @@
 import numpy as np
+import pandas as pd
 import pytest
 
-from detox_tune.evaluation.intervals import bootstrap_mean
+from detox_tune.evaluation.intervals import bootstrap_mean, mean_intervals
 
 
 def slow_bootstrap(values: np.ndarray, seed: int, resamples: int) -> tuple[float, float]:
@@ -44,3 +45,18 @@ def test_scores_that_no_sample_or_one_sample_has() -> None:
     assert (low[2], high[2]) == (0.25, 0.25)  # resamples without it do not count
     low, high = bootstrap_mean(values_nk[:1], seed=0)
     assert (low[0], high[0]) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 100), (100, 100), (7, 90), (1, 1)])
+def test_shares_have_wilsons_interval_and_other_scores_the_bootstrap(hits: int, n: int) -> None:
+    share = np.array([1.0] * hits + [0.0] * (n - hits) + [np.nan] * 3)
+    scored = pd.DataFrame({"copy_rate": share, "j": share, "empty": np.nan})
+    found = mean_intervals(scored, seed=2)
+    # Wilson (1927), written out
+    z, p = 1.959963984540054, hits / n
+    middle = (p + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * np.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    assert found["copy_rate"] == pytest.approx((middle - half, middle + half))
+    low, high = bootstrap_mean(share[:, None], seed=2)
+    assert found["j"] == (low[0], high[0])
+    assert np.isnan(found["empty"]).all()

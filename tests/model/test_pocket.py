@@ -45,6 +45,29 @@ def test_an_interrupted_build_leaves_no_base_behind(tmp_path: Path) -> None:
     assert AutoModelForSeq2SeqLM.from_pretrained(folder)
 
 
+def test_others_may_read_it_and_use_a_cache_that_they_cannot_write(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        folder, _ = build(tmp_path)
+    finally:
+        os.umask(before)
+    for path in (folder, *folder.iterdir()):
+        assert path.stat().st_mode & 0o777 == (0o755 if path.is_dir() else 0o644)
+    folder.with_name(f"{folder.name}.lock").unlink()
+    assert build(tmp_path) == (folder, [])
+    assert [path.name for path in tmp_path.iterdir()] == [folder.name]  # nothing is written there
+
+
+def test_what_a_killed_build_left_goes_with_the_next(tmp_path: Path) -> None:
+    folder, _ = build(tmp_path)
+    left = folder.with_name(f"building-{folder.name}")
+    folder.rename(left)
+    (left / "half a file").write_text("x")
+    assert build(tmp_path) == (folder, [1, 2])
+    assert not left.exists()
+    assert not (folder / "half a file").exists()
+
+
 def test_the_seed_decides_the_weights(tmp_path: Path) -> None:
     weights = [
         AutoModelForSeq2SeqLM.from_pretrained(build(tmp_path / name, seed=seed)[0]).state_dict()

@@ -9,7 +9,7 @@ import pytest
 from ray.tune.experiment import Trial
 from rich.console import Console
 
-from detox_tune.tuning.progress import SearchProgress, clock, seconds_left, settings
+from detox_tune.tuning.progress import SearchProgress, seconds_left, settings
 from detox_tune.tuning.results import feasible_j
 
 
@@ -170,9 +170,18 @@ def test_settings_in_short() -> None:
     assert settings(config, names) == "e=0 a=0.00123 b=second d=3"
 
 
-def test_clock() -> None:
-    shown = {0.4: "0s", 59.4: "59s", 59.6: "1m 00s", 185: "3m 05s", 3600: "1h 00m", 7675: "2h 07m"}
-    assert {seconds: clock(seconds) for seconds in shown} == shown
+def test_without_a_terminal_something_is_said_every_half_minute(
+    trials: list[Trial], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    console = Console(file=io.StringIO())
+    progress = SearchProgress(300, ["rate"], console)
+    progress.setup(total_num_samples=3)
+    report(trials[0], 100, 0.5, 0.05)
+    progress.on_step_end(iteration=1, trials=trials)
+    assert written(console) == ""
+    monkeypatch.setattr("detox_tune.tuning.progress.SECONDS_BETWEEN_LINES", 0.0)
+    progress.on_step_end(iteration=2, trials=trials)
+    assert written(console) == "0/3 trials done | 2 waiting, 1 running | 0s elapsed\n"
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,15 @@ def test_the_record_and_the_export_hold_what_a_user_needs(plain_run: Path) -> No
     card = (best / "README.md").read_text(encoding="utf-8")
     assert card.startswith("---\nlibrary_name: peft\n")
     assert f"| tuned | {metrics['test']['tuned']['j']:.3f} |" in card
+    # what may be published names no path of this machine
+    assert "base_model:" not in card
+    assert "(local)`, which is not on the Hugging Face hub" in card
+    assert str(plain_run.parents[1]) not in card + json.dumps(metrics)
+    umask = os.umask(0)
+    os.umask(umask)
+    for path in (plain_run, *plain_run.rglob("*")):
+        wanted = (0o777 if path.is_dir() else 0o666) & ~umask
+        assert path.is_symlink() or path.stat().st_mode & 0o777 == wanted, path
 
 
 def test_what_is_printed_is_only_what_matters(folder: Path, plain_run: Path) -> None:
@@ -238,7 +247,9 @@ def test_the_adapter_rewrites_from_the_command_line(plain_run: Path) -> None:
         text=True,
         check=True,
     )
-    assert piped.stdout.splitlines() == load_adapter(plain_run / "best").rewrite(texts)
+    assert piped.stdout.splitlines() == [
+        rewritten.text for rewritten in load_adapter(plain_run / "best").rewrite(texts)
+    ]
     assert piped.stderr == ""
 
 

@@ -206,3 +206,21 @@ def test_no_settings_are_tried_twice_while_there_are_others() -> None:
     assert len({tuple(config.items()) for config in configs}) == 6
     fixed = searcher_of(lambda trial: {"lora": "first"})
     assert [fixed.suggest("x"), fixed.suggest("y")] == [{"lora": "first"}] * 2
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "random"])
+def test_replacements_are_seeded_and_no_second_run_of_the_proposals(sampler: str) -> None:
+    def coarse(trial: optuna.Trial) -> dict[str, Any]:
+        """Two settings of what is proposed, so that most proposals are replaced."""
+        return {"high": trial.suggest_float("x", 0, 1) > 0.5}
+
+    def drawn() -> list[float]:
+        searcher = searcher_of(coarse, sampler=sampler, n_startup_trials=100)
+        for name in "abc":
+            searcher.suggest(name)
+        return [trial.params["x"] for trial in searcher.study.trials]
+
+    numbers = drawn()
+    assert numbers == drawn()
+    assert len(numbers) > 40
+    assert len(set(numbers)) == len(numbers)

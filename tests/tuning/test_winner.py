@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 from ray import tune
+from rich.console import Console
 
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.evaluation.rewriting import rewrite
@@ -39,7 +40,9 @@ def test_finalists_have_the_scores_of_their_adapters_and_stand_in_their_order(
     config: SearchConfig, task: Task, tmp_path: Path
 ) -> None:
     made = [candidate(task, tmp_path / f"trial_{n}", 0.3 * n) for n in range(FINALISTS + 1)]
-    found = score_finalists([one for one, _ in made], config, task, task.validation)
+    found = score_finalists(
+        [one for one, _ in made], config, task, task.validation, Console(quiet=True)
+    )
     expected = {
         one.trial: task.mean_scores(outputs, task.validation, one.settings.task_prefix)
         for one, outputs in made
@@ -56,4 +59,4 @@ def test_finalists_have_the_scores_of_their_adapters_and_stand_in_their_order(
             one.scores["j"] > task.copy_j
         )
         assert (one.feasible_j > -1) == may_win
-    assert score_finalists([], config, task, task.validation) == []
+    assert score_finalists([], config, task, task.validation, Console(quiet=True)) == []

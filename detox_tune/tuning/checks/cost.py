@@ -10,10 +10,10 @@ from typing import Any
 import torch
 
 from detox_tune.config import SearchConfig, TrialConfig
+from detox_tune.long_work import clock
 from detox_tune.machine import cores, memory
 from detox_tune.tuning.checks.result import CheckResult, Status
 from detox_tune.tuning.cluster import concurrency
-from detox_tune.tuning.progress import clock
 
 _MEMORY_WARN = 0.9  # of the machine's
 

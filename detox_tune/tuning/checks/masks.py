@@ -60,7 +60,11 @@ def all_masks(used: Sequence[TrialConfig]) -> list[TrialConfig]:
     """The given trials, and one for each mask strategy that none of them uses."""
     strategies = {trial.mask_strategy for trial in used}
     others = [s for s in MASK_STRATEGIES if s not in strategies]
-    return [*used, *(TrialConfig.model_validate({"mask_strategy": s}) for s in others)]
+    prefix = used[0].task_prefix  # the examples are made for the space's prefixes only
+    return [
+        *used,
+        *(TrialConfig.model_validate({"mask_strategy": s, "task_prefix": prefix}) for s in others),
+    ]
 
 
 def mask_name(trial: TrialConfig) -> str:

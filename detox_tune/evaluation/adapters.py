@@ -1,0 +1,182 @@
+"""Adapters on disk: what a search exported, or another PEFT adapter, loaded with its base."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from peft import PeftModel
+from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
+from safetensors import SafetensorError
+from transformers import PreTrainedTokenizerBase
+
+from detox_tune.config import SearchConfig
+from detox_tune.errors import UserError
+from detox_tune.evaluation.rewriting import Answer, Rewritten, answers, rewrite_texts
+from detox_tune.model.base import Quantization, check_device, load_base
+
+WEIGHTS, CONFIG, METRICS = "adapter_model.safetensors", "adapter_config.json", "metrics.json"
+_MISFIT = re.compile("size mismatch|[Tt]arget modules")
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A tuned model, ready to decode, and what it was trained with."""
+
+    model: PeftModel
+    tokenizer: PreTrainedTokenizerBase
+    task_prefix: str
+    max_tokens: int
+
+    def answers(
+        self, sources: Sequence[str], progress: Callable[[int], None] | None = None
+    ) -> list[Answer]:
+        """What it makes of sources, each taken as one sentence; sentinels left in.
+
+        `progress` is called with the number of answers that are done.
+        """
+        return answers(
+            self.model,
+            self.tokenizer,
+            sources,
+            task_prefix=self.task_prefix,
+            max_tokens=self.max_tokens,
+            progress=progress,
+        )
+
+    def rewrite(self, texts: Sequence[str]) -> list[Rewritten]:
+        """Texts of any length, rewritten sentence by sentence."""
+        return rewrite_texts(texts, self.answers)
+
+
+class _Settings(BaseModel):
+    task_prefix: str
+
+
+class _Metrics(BaseModel):
+    """What metrics.json says about how an adapter is used."""
+
+    settings: _Settings
+    quantization: Quantization
+    max_tokens: PositiveInt
+
+
+class _AdapterConfig(BaseModel):
+    """What adapter_config.json must say."""
+
+    peft_type: Literal["LORA"]
+    base_model_name_or_path: str | None = None
+    r: PositiveInt
+    lora_alpha: PositiveFloat
+    target_modules: list[str] | str
+
+
+def load_adapter(
+    folder: Path,
+    *,
+    base_model: str | None = None,
+    task_prefix: str | None = None,
+    device: str = "cpu",
+) -> Adapter:
+    """Load an adapter that a search exported (its best/ folder), or another PEFT adapter.
+
+    The base is the one that the adapter names, a relative path being relative to the adapter's
+    folder. Where that folder is gone, it is the folder base/ beside the adapter's.
+
+    Args:
+        folder: holds adapter_model.safetensors and adapter_config.json; after a search also
+            metrics.json, which tells task prefix, quantization and `max_tokens`.
+        base_model: a base to use instead.
+        task_prefix: of an adapter without metrics.json; by default none. Such an adapter is run
+            in full precision, with the default `max_tokens`.
+        device: a torch device such as `cpu` or `cuda`.
+
+    Raises:
+        UserError: if a file is missing or damaged, adapter and base do not fit, the base is not
+            known, or a task prefix is given to an adapter that brings its own.
+    """
+    check_device(device)
+    config = _read(folder, CONFIG, _AdapterConfig)
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(
+            f"{folder} has no {WEIGHTS}: give a folder that has one (weights in other formats are "
+            "not read, since a pickled file can run code)"
+        )
+    metrics = _metrics(folder, task_prefix)
+    base, tokenizer = load_base(
+        base_model or _base_of(folder, config.base_model_name_or_path),
+        quantization=metrics.quantization,
+        device=device,
+    )
+    try:
+        model = PeftModel.from_pretrained(base, str(folder))
+    except SafetensorError as error:
+        raise UserError(f"{folder / WEIGHTS} is damaged: copy it again ({error})") from error
+    except (ValueError, RuntimeError) as error:
+        if not _MISFIT.search(str(error)):
+            raise
+        reason = " ".join(str(error).split())[:160]
+        raise UserError(
+            f"{folder} was made for another base than {base.name_or_path}: give its own with "
+            f"--base-model ({reason})"
+        ) from error
+    return Adapter(model, tokenizer, metrics.settings.task_prefix, metrics.max_tokens)
+
+
+def _metrics(folder: Path, task_prefix: str | None) -> _Metrics:
+    """What metrics.json says; of an adapter that no search wrote, the defaults."""
+    if not (folder / METRICS).exists():
+        default: int = SearchConfig.model_fields["max_tokens"].default
+        settings = _Settings(task_prefix=task_prefix or "")
+        return _Metrics(settings=settings, quantization="none", max_tokens=default)
+    metrics = _read(folder, METRICS, _Metrics)
+    if task_prefix is not None:
+        raise UserError(
+            f"--task-prefix {task_prefix!r}: {folder} brings its own, "
+            f"{metrics.settings.task_prefix!r}: leave --task-prefix out"
+        )
+    return metrics
+
+
+def _base_of(folder: Path, named: str | None) -> str:
+    """Hub name or folder of the base of an adapter."""
+    if not named:
+        raise UserError(
+            f"{folder / CONFIG} does not name the adapter's base: give it with --base-model"
+        )
+    path = Path(named)
+    if named.startswith("."):
+        path = folder / path
+    elif not path.is_absolute():
+        return named
+    beside = folder.resolve().parent / "base"
+    found = next((one for one in (path, beside) if (one / "config.json").is_file()), None)
+    if found is None:
+        raise UserError(
+            f"the base of {folder} is neither at {path} nor at {beside}: give its folder with "
+            "--base-model"
+        )
+    return str(found.resolve())
+
+
+def _read(folder: Path, name: str, kind: type[M]) -> M:
+    """One of the adapter's JSON files, with what is read from it checked."""
+    try:
+        return kind.model_validate_json((folder / name).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise UserError(
+            f"{folder} is no adapter: the file {name} must be there; give the best/ folder of a "
+            "search, or the folder of another PEFT adapter"
+        ) from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        problem = first["msg"][0].lower() + first["msg"][1:]
+        raise UserError(
+            f"{folder / name}: {where}{': ' if where else ''}{problem}; give the "
+            "adapter's folder as it was written"
+        ) from None
