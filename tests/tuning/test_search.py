@@ -250,7 +250,8 @@ def test_the_adapter_rewrites_from_the_command_line(plain_run: Path) -> None:
     assert piped.stdout.splitlines() == [
         rewritten.text for rewritten in load_adapter(plain_run / "best").rewrite(texts)
     ]
-    assert piped.stderr == ""
+    # So few steps teach no end: what a terminal shows besides is that answers were cut off.
+    assert all("cut off at 28 tokens" in line for line in piped.stderr.splitlines())
 
 
 def test_a_dry_run_shows_settings_and_trials_and_touches_nothing(tmp_path: Path) -> None:
