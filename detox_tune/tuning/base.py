@@ -27,8 +27,6 @@ def find_base(config: SearchConfig, corpus: Corpus, console: Console) -> str:
     if config.base_model != "pocket":
         path = Path(config.base_model)
         return str(path.resolve()) if path.is_dir() else config.base_model
-    if not console.is_terminal:
-        console.print("pocket base: built on first use (a minute or two), then cached")
     with progress_of("pocket base", "steps", config.pocket_steps, console) as progress:
         folder = pocket_base(
             denoising_sentences(config, corpus),
