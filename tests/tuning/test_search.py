@@ -105,7 +105,7 @@ def killed_run(folder: Path, plain_run: Path) -> Path:
     """The results of the same search, whose first trial was killed after its first checkpoint."""
     driver = start(folder, "killed")
     run = folder / "runs" / "killed"
-    results = run / "ray" / "trial_001" / "result.json"
+    results = run / "ray" / "session_1" / "trial_001" / "result.json"
     # not just its checkpoint: the driver must have heard of it
     wait_until(lambda: results.is_file() and "\n" in results.read_text(encoding="utf-8"), driver)
     os.kill(reports(run, "trial_001")[0]["pid"], signal.SIGKILL)
@@ -124,7 +124,9 @@ def read(file: Path) -> Any:
 
 
 def reports(run: Path, trial: str) -> list[dict[str, Any]]:
-    lines = (run / "ray" / trial / "result.json").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (run / "ray" / "session_1" / trial / "result.json").read_text(encoding="utf-8").splitlines()
+    )
     return [json.loads(line) for line in lines]
 
 
