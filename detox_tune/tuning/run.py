@@ -75,7 +75,7 @@ class _Search:
                     trials = self._run_trials(task, concurrency(self.config, resources))
                 return self._conclude(trials, corpus, task)
         except KeyboardInterrupt:
-            if self.record:
+            if (self.folder / RECORD).is_file():
                 self.log.print(f"go on with: {self._resume_command()}")
             raise
 

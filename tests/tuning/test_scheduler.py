@@ -251,7 +251,7 @@ def test_a_new_process_judges_as_the_old_one_would_have(
             if number in ended:
                 continue
             step = 10 * distance + (records[number].steps)
-            report = {"step": step, "j": twentieths / 20, "copy_rate": tenths / 10}
+            report: dict[str, Any] = {"step": step, "j": twentieths / 20, "copy_rate": tenths / 10}
             if time == death:
                 if heard:
                     tell(judge, trials[number], **report)

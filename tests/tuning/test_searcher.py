@@ -98,14 +98,16 @@ def test_another_process_gives_what_is_open_and_then_what_would_have_come(tmp_pa
         taken = []
         for _ in range(n):
             taken.append(searcher.suggest("an id of Tune's"))
-            name = taken[-1]["trial"]
-            if int(name[-1]) % 3:
-                trial = Trial("toy", stub=True, trial_name_creator=lambda _, name=name: name)
+            trial = Trial("toy", stub=True, config=taken[-1], trial_name_creator=name_of)
+            if int(str(trial)[-1]) % 3:
                 scores = {"j": taken[-1]["gamma"], "copy_rate": 0.0, "feasible_j": 0.5}
                 end = {"step": 10, "seconds": 1.0, "ended": "finished"}
                 trial.run_metadata.last_result = {**scores, **end}
                 study.on_trial_complete(1, [trial], trial)
         return taken
+
+    def name_of(trial: Trial) -> str:
+        return str(trial.config["trial"])
 
     undisturbed = take(tmp_path / "whole", 8)
     before, after = take(tmp_path / "broken", 6), take(tmp_path / "broken", 4)
