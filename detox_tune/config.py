@@ -243,6 +243,8 @@ class SearchConfig(_Settings):
     """CPU cores of a trial."""
     max_failures: Annotated[int, Field(ge=0)] = 2
     """How often a trial whose process dies is continued from its last checkpoint."""
+    hours: PositiveFloat | None = None
+    """Stop trials after so many hours, and export the best so far; None for no limit."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from detox_tune.cli import OneLineParser, run_command
+from detox_tune.cli import OneLineParser, path, run_command
+from detox_tune.errors import UserError
 
 DEFAULT_SPACE = Path("search_spaces/pocket.yaml")
 
@@ -22,14 +24,24 @@ FLAGS: tuple[tuple[str, type, str], ...] = (
     ("--seed", int, "decides sampling, splits, adapters, data order and dropout"),
     ("--address", str, "Ray cluster to join: `auto` on its head, or host:port"),
     ("--gpus-per-trial", float, "GPUs of a trial; fractions share a GPU"),
+    ("--hours", float, "stop trials after so many hours, and export the best so far"),
     ("--name", str, "name of the run; default: <space>-<time>"),
     ("--out", str, "folder that holds runs; default: results"),
 )
 
 
+_WITH_RESUME = ("trials", "address", "hours")
+"""Settings that a search which goes on may have other than before."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command; returns its exit code: 0, or 1 if no trial is good enough to export."""
+    """The command; returns its exit code.
+
+    0, or 1 if no trial is good enough to export, or 130 if it was interrupted.
+    """
     options = _parser().parse_args(arguments)
+    if options.resume is not None:
+        _check_flags(options)
     # Imported late, so that --help and wrong flags answer at once.
     import optuna
 
@@ -37,6 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from detox_tune.tuning.space_file import load_space
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if options.resume is not None:
+        return _resume(options)
     config, space = load_space(options.space, overrides(options))
     if options.dry_run:
         print(dry_run(config, space))
@@ -53,11 +67,46 @@ def _parser() -> argparse.ArgumentParser:
         "them: trials on Ray, collapsed ones pruned, the best adapter exported to OUT/NAME/best.",
     )
     parser.add_argument(
+        "--resume",
+        type=path,
+        metavar="RUN",
+        help="go on with the search in this folder, which died, was stopped, or (with a higher "
+        "--trials) ended; its own settings hold, and only --trials, --address and --hours go with "
+        "this",
+    )
+    parser.add_argument(
         "--dry-run",
         action="store_true",
         help="print the resolved search and its first trials; run nothing",
     )
     return parser
+
+
+def _check_flags(options: argparse.Namespace) -> None:
+    given = [flag for flag, _, _ in FLAGS if getattr(options, _setting(flag)) is not None]
+    refused = [flag for flag in given if _setting(flag) not in _WITH_RESUME]
+    refused += ["--dry-run"] if options.dry_run else []
+    refused += [] if options.space is DEFAULT_SPACE else [str(options.space)]
+    if refused:
+        raise UserError(
+            f"{', '.join(refused)}: a search that goes on has the settings of its search.json, and "
+            "only --trials, --address and --hours go with --resume: leave the others out, or start "
+            "a new search"
+        )
+
+
+def _resume(options: argparse.Namespace) -> int:
+    from detox_tune.tuning.run import resume_search
+    from detox_tune.tuning.run_folder import stopped_run
+
+    changes = {name: getattr(options, name) for name in _WITH_RESUME}
+    run = stopped_run(
+        options.resume, {name: value for name, value in changes.items() if value is not None}
+    )
+    # Its settings name files as they were named there.
+    if os.path.isdir(run.record.get("directory", "")):
+        os.chdir(run.record["directory"])
+    return resume_search(run)
 
 
 def space_parser(prog: str, description: str) -> argparse.ArgumentParser:
@@ -77,11 +126,15 @@ def space_parser(prog: str, description: str) -> argparse.ArgumentParser:
 
 def overrides(options: argparse.Namespace) -> dict[str, Any]:
     """The settings that flags give; the run's name always, since every run has its own folder."""
-    settings = {flag.removeprefix("--").replace("-", "_") for flag, _, _ in FLAGS}
+    settings = {_setting(flag) for flag, _, _ in FLAGS}
     given = {name: value for name, value in vars(options).items() if name in settings}
     given = {name: value for name, value in given.items() if value is not None}
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     return {"name": f"{options.space.stem}-{now}", **given}
+
+
+def _setting(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-import optuna
+from optuna.trial import BaseTrial
 from pydantic import BaseModel, ConfigDict, Field
 
 Value = str | int | float | bool | None
@@ -32,7 +32,7 @@ class Choice(_Domain):
     def bounds(self) -> list[Value]:
         return self.choice
 
-    def suggest(self, trial: optuna.Trial, name: str, kind: type) -> Value:
+    def suggest(self, trial: BaseTrial, name: str, kind: type) -> Value:
         value: Value = trial.suggest_categorical(name, self.choice)
         return value
 
@@ -46,7 +46,7 @@ class Range(_Domain):
     def bounds(self) -> list[Value]:
         return list(self.range)
 
-    def suggest(self, trial: optuna.Trial, name: str, kind: type) -> Value:
+    def suggest(self, trial: BaseTrial, name: str, kind: type) -> Value:
         return _suggest_number(trial, name, kind, self.range, self.log)
 
 
@@ -59,7 +59,7 @@ class ZeroOr(_Domain):
     def bounds(self) -> list[Value]:
         return [0, *self.zero_or]
 
-    def suggest(self, trial: optuna.Trial, name: str, kind: type) -> Value:
+    def suggest(self, trial: BaseTrial, name: str, kind: type) -> Value:
         if trial.suggest_categorical(f"{name}_is_zero", [True, False]):
             zero: Value = kind(0)
             return zero
@@ -67,7 +67,7 @@ class ZeroOr(_Domain):
 
 
 def _suggest_number(
-    trial: optuna.Trial, name: str, kind: type, bounds: tuple[float, float], log: bool
+    trial: BaseTrial, name: str, kind: type, bounds: tuple[float, float], log: bool
 ) -> float:
     low, high = bounds
     if kind is int:

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detox_tune.long_work import SECONDS_BETWEEN_LINES, clock
+from detox_tune.tuning.results import TrialRecord
 
 _REFRESH_SECONDS = 0.25
 _LINES_AROUND = 5
@@ -43,23 +44,29 @@ class SearchProgress(Callback):
         max_steps: training steps of a trial that runs to its end.
         searched: names of the settings to show, those that trials differ in.
         console: where to write; stderr by default.
+        past: trials of a search that goes on; those that ended are counted, and shown no more.
     """
 
     def __init__(
-        self, max_steps: int, searched: Sequence[str], console: Console | None = None
+        self,
+        max_steps: int,
+        searched: Sequence[str],
+        console: Console | None = None,
+        past: Sequence[TrialRecord] = (),
     ) -> None:
         self._max_steps = max_steps
         self._searched = tuple(searched)
+        self._ended_before = [trial.steps for trial in past if trial.ended]
+        self._steps_before = {trial.name: trial.steps for trial in past if not trial.ended}
         self._console = console or Console(stderr=True, markup=False, highlight=False)
         self._live: Live | None = None
         self._trials: dict[str, Trial] = {}  # in order of their first start, unlike Tune's list
         self._ended: set[str] = set()
         self._total = 0
         self._started = self._refreshed = self._said = 0.0
-        self._steps_before: int | None = None
 
     def __reduce__(self) -> tuple[type[SearchProgress], tuple[int, tuple[str, ...]]]:
-        """What Tune pickles, to continue a search in another process: no console can travel."""
+        """What Tune pickles, though nobody reads it: no console can travel."""
         return SearchProgress, (self._max_steps, self._searched)
 
     def setup(
@@ -70,7 +77,7 @@ class SearchProgress(Callback):
         **info: Any,
     ) -> None:
         """Start the clock and, on a terminal, the live view."""
-        self._total = total_num_samples or 0
+        self._total = len(self._ended_before) + (total_num_samples or 0)
         self._started = self._said = time.monotonic()
         if self._console.is_terminal and not self._console.is_dumb_terminal:
             self._live = Live(console=self._console, auto_refresh=False)
@@ -110,17 +117,19 @@ class SearchProgress(Callback):
     def _note(self, trials: list[Trial]) -> None:
         for trial in trials:
             self._trials.setdefault(trial.trial_id, trial)
-            # Also those of an earlier run that is continued, for which no hook is called.
+            # Also those that Tune stops when it is interrupted, for which no hook is called.
             if trial.status in (Trial.TERMINATED, Trial.ERROR):
                 self._ended.add(trial.trial_id)
-        if self._steps_before is None:
-            self._steps_before = sum(map(_step, self._trials.values()))
 
     def _end(self, trials: list[Trial], trial: Trial) -> None:
         self._note(trials)
         self._ended.add(trial.trial_id)
         if self._live is None:
-            self._say(f"[{len(self._ended)}/{self._total}] {trial} {self._plain(trial)}")
+            self._say(f"[{self._n_ended}/{self._total}] {trial} {self._plain(trial)}")
+
+    @property
+    def _n_ended(self) -> int:
+        return len(self._ended_before) + len(self._ended)
 
     def _say(self, line: str) -> None:
         self._said = time.monotonic()
@@ -162,17 +171,19 @@ class SearchProgress(Callback):
         left = seconds_left(
             elapsed,
             total=self._total,
-            ended=[_step(trial) for trial in trials if trial.trial_id in self._ended],
+            ended=self._ended_before
+            + [_step(trial) for trial in trials if trial.trial_id in self._ended],
             running=[_step(trial) for trial in trials if trial.trial_id not in self._ended],
             max_steps=self._max_steps,
-            steps_before=self._steps_before or 0,
+            steps_before=sum(self._ended_before)
+            + sum(min(_step(trial), self._steps_before.get(str(trial), 0)) for trial in trials),
         )
         parts = [
-            f"{len(self._ended)}/{self._total} trials done",
+            f"{self._n_ended}/{self._total} trials done",
             states,
             f"{clock(elapsed)} elapsed",
         ]
-        if left is not None and len(self._ended) < self._total:
+        if left is not None and self._n_ended < self._total:
             parts.append(f"about {clock(left)} left")
         return " | ".join(part for part in parts if part)
 

@@ -1,4 +1,4 @@
-"""From Tune's results to one row per trial, and to the winner."""
+"""From what trials reported to one row per trial, and to the winner."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from ray.tune import Checkpoint, Result
+from ray.tune import Checkpoint
 
 from detox_tune.config import TrialConfig
 from detox_tune.evaluation.scores import SCORES
 from detox_tune.files import write_table
+from detox_tune.tuning.checkpoints import find_checkpoint
 
 COLUMNS = (
     "trial",
@@ -27,6 +28,25 @@ COLUMNS = (
     "trained_share",
     "pairs_dropped",
 )
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """What is known of a trial."""
+
+    name: str
+    """`trial_001`, also the name of its folders under ray/."""
+    settings: dict[str, Any]
+    reports: list[dict[str, Any]]
+    """One per step, in their order."""
+    ended: str = ""
+    """`finished`, `asha`, `collapse` or `failed`; empty for one that has not ended."""
+    reason: str = ""
+
+    @property
+    def steps(self) -> int:
+        """Training steps that it has reported."""
+        return int(self.reports[-1]["step"]) if self.reports else 0
 
 
 @dataclass(frozen=True)
@@ -59,55 +79,42 @@ def best_report(reports: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return max(reports, key=lambda report: float(report["feasible_j"]))
 
 
-def trial_row(result: Result) -> dict[str, Any]:
+def trial_row(trial: TrialRecord) -> dict[str, Any]:
     """One trial's settings, the scores of its best report, steps, seconds and why it ended."""
-    last = result.metrics or {}
-    reports = _reports(result)
-    best = best_report(reports) if reports else {}
-    config = TrialConfig.model_validate(result.config or {})
+    best = best_report(trial.reports) if trial.reports else {}
     return {
-        "trial": trial_name(result),
-        "ended": last.get("ended", "interrupted"),
-        "reason": last.get("ended_reason", ""),
-        "steps": last.get("step", 0),
-        "seconds": round(sum(_seconds(reports)), 1),
-        **config.model_dump(),
+        "trial": trial.name,
+        "ended": trial.ended or "unfinished",
+        "reason": trial.reason,
+        "steps": trial.steps,
+        "seconds": round(sum(_seconds(trial.reports)), 1),
+        **TrialConfig.model_validate(trial.settings).model_dump(),
         "best_step": best.get("step"),
         **{name: best.get(name) for name in (*SCORES, "trained_share", "pairs_dropped")},
     }
 
 
-def candidates(results: Iterable[Result]) -> list[Candidate]:
-    """The best reports that may win, one of a trial, the best first."""
+def candidates(trials: Iterable[TrialRecord], sessions: Path) -> list[Candidate]:
+    """The best reports that may win and whose checkpoints are whole, one of a trial, best first.
+
+    Args:
+        trials: of the search.
+        sessions: RUN/ray, where their checkpoints are.
+    """
     found = []
-    for result in results:
-        kept = [(report, checkpoint) for checkpoint, report in result.best_checkpoints or []]
-        if not kept:
+    for trial in trials:
+        if not any(report["feasible_j"] > -1 for report in trial.reports):  # others may not win
             continue
-        report, checkpoint = max(kept, key=lambda one: float(one[0]["feasible_j"]))
-        if report["feasible_j"] > -1:  # others may not win
-            settings = TrialConfig.model_validate(result.config or {})
-            found.append(Candidate(trial_name(result), settings, report, checkpoint))
+        best = find_checkpoint(sessions, trial.name, lambda report: float(report["feasible_j"]))
+        if best and best.report["feasible_j"] > -1:
+            settings = TrialConfig.model_validate(trial.settings)
+            found.append(Candidate(trial.name, settings, best.report, Checkpoint(str(best.folder))))
     return sorted(found, key=lambda one: -one.report["feasible_j"])
 
 
-def write_trials(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_trials(path: Path, trials: Iterable[TrialRecord]) -> None:
     """Write trials.csv."""
-    write_table(path, sorted(rows, key=lambda row: str(row["trial"])), COLUMNS)
-
-
-def trial_name(result: Result) -> str:
-    """The trial's name, which is also its folder under ray/."""
-    return Path(result.path).name
-
-
-def _reports(result: Result) -> list[dict[str, Any]]:
-    """All reports, one per step: a trial that was continued repeats none."""
-    frame = result.metrics_dataframe
-    if frame is None or "step" not in frame:
-        return []
-    reports: list[dict[str, Any]] = frame.drop_duplicates("step").to_dict("records")
-    return reports
+    write_table(path, [trial_row(trial) for trial in trials], COLUMNS)
 
 
 def _seconds(reports: list[dict[str, Any]]) -> list[float]:

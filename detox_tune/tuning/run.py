@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-import datetime
-import importlib.metadata
-import os
-import shutil
-import sys
+import shlex
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from ray import tune
 from rich.console import Console
 from rich.table import Table
 
-from detox_tune import __version__
 from detox_tune.config import SearchConfig
-from detox_tune.data.split import fingerprint
-from detox_tune.errors import UserError
-from detox_tune.files import check_can_write, give_umask_permissions, write_json
+from detox_tune.files import write_json
 from detox_tune.long_work import clock
 from detox_tune.tuning.base import find_base
 from detox_tune.tuning.checks.quick import quick_checks
@@ -28,170 +21,154 @@ from detox_tune.tuning.checks.result import raise_first_failure
 from detox_tune.tuning.cluster import check_temporary_folder, concurrency, connected
 from detox_tune.tuning.corpus import Corpus, load_corpus
 from detox_tune.tuning.export import export_winner
-from detox_tune.tuning.progress import SearchProgress, settings
-from detox_tune.tuning.results import candidates, trial_row, write_trials
-from detox_tune.tuning.scheduler import CollapseScheduler
-from detox_tune.tuning.searcher import DetoxSearch
+from detox_tune.tuning.progress import settings
+from detox_tune.tuning.results import TrialRecord, candidates, trial_row, write_trials
+from detox_tune.tuning.run_folder import (
+    RECORD,
+    StoppedRun,
+    check_unchanged,
+    claimed,
+    describe_search,
+    keep_base,
+    new_folder,
+    now,
+)
 from detox_tune.tuning.space import SearchSpace
+from detox_tune.tuning.study import SearchStudy
 from detox_tune.tuning.task import Task, build_task
-from detox_tune.tuning.trial import run_trial
+from detox_tune.tuning.trials import run_trials
 from detox_tune.tuning.winner import Finalist, score_finalists
-
-_VERSIONS = ("torch", "transformers", "peft", "bitsandbytes", "datasets", "ray", "optuna")
-_CHECKPOINTS_KEPT = 2  # checkpoints a trial keeps: its best, and its last
 
 
 def run_search(config: SearchConfig, space: SearchSpace) -> int:
-    """Run a search; returns 0, or 1 if no trial is good enough to export."""
-    started = time.monotonic()
-    console = Console(markup=False, highlight=False)
-    log = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
-    folder = run_folder(config)
-    if not config.address:
-        check_temporary_folder()
-    corpus = load_corpus(config)
-    log.print(corpus.report())
-    base = find_base(config, corpus, log)
-    task = build_task(config, corpus, base, task_prefixes=space.task_prefixes())
-    if task.over_long:
-        log.print(
-            f"{task.over_long} of {task.over_long + len(task.examples)} training examples are "
-            f"longer than max_tokens={config.max_tokens} and left out"
-        )
-    raise_first_failure(quick_checks(config, space, task))
-    with connected(config) as resources:
-        folder.mkdir(parents=True, exist_ok=True)
-        task = dataclasses.replace(task, base=_keep_base(config, base, folder))
-        record = describe_search(config, space, corpus) | {"over_long_examples": task.over_long}
-        write_json(folder / "search.json", record)
-        results = run_trials(config, space, task, folder, concurrency(config, resources))
-    rows = [trial_row(result) for result in results]
-    write_trials(folder / "trials.csv", rows)
-    validation = corpus.splits.validation
-    best = candidates(results)
-    if best:
-        log.print(f"scoring the best trials on all {len(validation)} validation pairs")
-    finalists = score_finalists(best, config, task, validation, log)
-    record |= {
-        "finalists": [finalist.record() for finalist in finalists],
-        "wall_seconds": round(time.monotonic() - started, 1),
-    }
-    if not finalists or finalists[0].feasible_j <= -1:
-        write_json(folder / "search.json", record)
-        log.print(no_winner(rows, finalists, config.max_copy_rate, task.copy_j), style="red")
-        return 1
-    winner = finalists[0].candidate
-    log.print(
-        f"loading {winner.trial} back from disk, scoring {len(corpus.splits.test)} test pairs"
-    )
-    metrics = export_winner(finalists[0], config, task, corpus.splits.test, folder / "best", log)
-    record |= {"winner": winner.trial, "wall_seconds": round(time.monotonic() - started, 1)}
-    write_json(folder / "search.json", record)
-    show_result(metrics, folder, time.monotonic() - started, console)
-    return 0
+    """Run a search; returns 0, or 1 if no trial is good enough to export, or 130 if interrupted."""
+    return _Search(config, space, new_folder(config)).run(None)
 
 
-def run_trials(
-    config: SearchConfig, space: SearchSpace, task: Task, folder: Path, concurrent: int
-) -> list[tune.Result]:
-    """All trials, with ASHA and the collapse rule, under `folder`/ray."""
-    trainable = tune.with_resources(
-        tune.with_parameters(run_trial, config=config, task=task),
-        {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial},
-    )
-    tuner = tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            metric="j",
-            mode="max",
-            num_samples=config.trials,
-            search_alg=DetoxSearch(
-                space,
-                max_copy_rate=config.max_copy_rate,
-                sampler=config.sampler,
-                seed=config.seed,
-                n_startup_trials=config.startup_trials,
-            ),
-            scheduler=CollapseScheduler(
-                max_steps=config.steps,
-                grace_steps=config.grace_steps,
-                reduction_factor=config.reduction_factor,
-                collapse_grace=config.collapse_grace,
-                collapse_threshold=config.collapse_threshold,
-            ),
-            max_concurrent_trials=concurrent,
-            reuse_actors=True,  # a new process takes seconds to import everything
-            trial_name_creator=_name_trial,
-            trial_dirname_creator=_name_trial,
-        ),
-        run_config=tune.RunConfig(
-            name="ray",
-            storage_path=str(folder),
-            verbose=0,
-            callbacks=[SearchProgress(config.steps, space.searched)],
-            checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=_CHECKPOINTS_KEPT,
-                checkpoint_score_attribute="feasible_j",
-                checkpoint_score_order="max",
-            ),
-            failure_config=tune.FailureConfig(max_failures=config.max_failures),
-        ),
-    )
-    results = tuner.fit()
-    return [results[index] for index in range(len(results))]
+def resume_search(run: StoppedRun) -> int:
+    """Go on with a search that stopped, wherever it was; returns what `run_search` does."""
+    return _Search(run.config, run.space, run.folder).run(run)
 
 
-def _name_trial(trial: Any) -> str:
-    """trial_001, trial_002, ...: the searcher numbers its proposals in the experiment tag."""
-    return f"trial_{int(str(trial.experiment_tag).split('_')[0]):03d}"
+class _Search:
+    def __init__(self, config: SearchConfig, space: SearchSpace, folder: Path) -> None:
+        self.config, self.space, self.folder = config, space, folder
+        self.started = time.monotonic()
+        self.console = Console(markup=False, highlight=False)
+        self.log = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+        self.record: dict[str, Any] = {}
 
+    def run(self, stopped: StoppedRun | None) -> int:
+        if not self.config.address:
+            check_temporary_folder()
+        try:
+            with ExitStack() as held:
+                if stopped:
+                    held.enter_context(claimed(self.folder))
+                corpus, task = self._prepare(stopped)
+                with connected(self.config) as resources:
+                    if not stopped:
+                        held.enter_context(claimed(self.folder))
+                        base = keep_base(self.config, task.base, self.folder)
+                        task = dataclasses.replace(task, base=base)
+                    write_json(self.folder / RECORD, self.record)
+                    trials = self._run_trials(task, concurrency(self.config, resources))
+                return self._conclude(trials, corpus, task)
+        except KeyboardInterrupt:
+            if (self.folder / RECORD).is_file():
+                self.log.print(f"go on with: {self._resume_command()}")
+            raise
 
-def run_folder(config: SearchConfig) -> Path:
-    """OUT/NAME, absolute; it must be new.
-
-    Raises:
-        UserError: if it holds something, which a new run would mix with, or cannot be written.
-    """
-    folder = Path(os.path.abspath(Path(config.out) / config.name))
-    check_can_write(folder / "search.json", "--out or --name")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise UserError(f"{folder} exists already: choose another --name or --out, or remove it")
-    return folder
-
-
-def _keep_base(config: SearchConfig, base: str, folder: Path) -> str:
-    """Keep a pocket base with the run: the adapter needs it, and so do other nodes of a cluster."""
-    if config.base_model != "pocket":
-        return base
-    kept = Path(shutil.copytree(base, folder / "base"))
-    give_umask_permissions(kept)
-    return str(kept)
-
-
-def describe_search(config: SearchConfig, space: SearchSpace, corpus: Corpus) -> dict[str, Any]:
-    """The content of search.json."""
-    splits = corpus.splits
-    return {
-        "command": sys.argv,
-        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-        "search": config.model_dump(),
-        "space": space.describe(),
-        "versions": {
-            "detox_tune": __version__,
-            "python": sys.version.split()[0],
-            **{name: importlib.metadata.version(name) for name in _VERSIONS},
-        },
-        "data": {
-            name: {"pairs": len(pairs), "sha256": fingerprint(pairs)}
-            for name, pairs in (
-                ("train", splits.train),
-                ("validation", splits.validation),
-                ("test", splits.test),
+    def _prepare(self, stopped: StoppedRun | None) -> tuple[Corpus, Task]:
+        """What all trials share, and the content of search.json."""
+        config, log = self.config, self.log
+        corpus = load_corpus(config)
+        log.print(corpus.report())
+        changed = check_unchanged(stopped, corpus) if stopped else ""
+        if changed:
+            log.print(f"other versions, so scores may differ a little: {changed}", style="yellow")
+        kept = stopped and config.base_model == "pocket"
+        base = str(self.folder / "base") if kept else find_base(config, corpus, log)
+        task = build_task(config, corpus, base, task_prefixes=self.space.task_prefixes())
+        if task.over_long:
+            log.print(
+                f"{task.over_long} of {task.over_long + len(task.examples)} training examples are "
+                f"longer than max_tokens={config.max_tokens} and left out"
             )
-        },
-        "bad_rows": len(corpus.loaded.bad_rows) if corpus.loaded else 0,
-        "lexicon_entries": len(corpus.lexicon),
-    }
+        raise_first_failure(quick_checks(config, self.space, task))
+        if stopped:
+            self.record = stopped.record | {"search": config.model_dump()}
+            self.record["resumed"] = [*self.record.get("resumed", []), now()]
+            for outcome in ("finalists", "winner", "finished"):
+                self.record.pop(outcome, None)
+        else:
+            self.record = describe_search(config, self.space, corpus)
+            self.record["over_long_examples"] = task.over_long
+        return corpus, task
+
+    def _run_trials(self, task: Task, concurrent: int) -> list[TrialRecord]:
+        """All trials that have not ended, with ASHA and the collapse rule."""
+        config = self.config
+        study = SearchStudy(self.folder, self.space, config.max_copy_rate)
+        past = study.trials()
+        left = config.trials - sum(bool(trial.ended) for trial in past)
+        if left > 0:
+            seconds = config.hours and max(
+                1.0, 3600 * config.hours - (time.monotonic() - self.started)
+            )
+            run_trials(config, self.space, task, study, self.folder, min(concurrent, left), seconds)
+        return study.trials()
+
+    def _conclude(self, trials: list[TrialRecord], corpus: Corpus, task: Task) -> int:
+        """Choose among what the trials reported, export, write it all down."""
+        config, folder, log = self.config, self.folder, self.log
+        write_trials(folder / "trials.csv", trials)
+        ended = sum(bool(trial.ended) for trial in trials)
+        stopped = ended < config.trials
+        late = config.hours is not None and self._seconds() >= 3600 * config.hours
+        if stopped:
+            why = f"hours={config.hours:g} are over" if late else "interrupted"
+            log.print(
+                f"{why}: {ended} of {config.trials} trials ended; go on with: "
+                f"{self._resume_command()}"
+            )
+        validation = corpus.splits.validation
+        best = candidates(trials, folder / "ray")
+        if best:
+            log.print(f"scoring the best trials on all {len(validation)} validation pairs")
+        finalists = score_finalists(best, config, task, validation, log)
+        self.record["finalists"] = [finalist.record() for finalist in finalists]
+        if not finalists or finalists[0].feasible_j <= -1:
+            rows = [trial_row(trial) for trial in trials]
+            log.print(no_winner(rows, finalists, config.max_copy_rate, task.copy_j), style="red")
+            self._close(stopped)
+            return 130 if stopped and not late else 1
+        winner = finalists[0].candidate
+        log.print(
+            f"loading {winner.trial} back from disk, scoring {len(corpus.splits.test)} test pairs"
+        )
+        metrics = export_winner(
+            finalists[0], config, task, corpus.splits.test, folder / "best", log
+        )
+        self.record["winner"] = winner.trial
+        self._close(stopped)
+        show_result(metrics, folder, self._seconds(), self.console)
+        return 130 if stopped and not late else 0
+
+    def _close(self, stopped: bool) -> None:
+        before = self.record.get("wall_seconds", 0)
+        self.record["wall_seconds"] = round(before + self._seconds(), 1)
+        if not stopped:
+            self.record["finished"] = now()
+        write_json(self.folder / RECORD, self.record)
+
+    def _seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def _resume_command(self) -> str:
+        address = ["--address", self.config.address] if self.config.address else []
+        command = ["python", "-m", "detox_tune.search", "--resume", str(self.folder), *address]
+        return shlex.join(command)
 
 
 def no_winner(

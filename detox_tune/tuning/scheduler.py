@@ -6,20 +6,21 @@ as long as the others do no better; the collapse rule stops it by its copy rate.
 rung only once: early trials have no rivals there and would run to their end, however poor. Here
 they are compared again, at every report, with what came to that rung after them.
 
-Every trial that ends has `ended` and `ended_reason` in its last result. Tune hands that dict to the
-searcher and to callbacks, keeps it in the experiment's state, and gives it to the caller of
-`Tuner.fit()` as `result.metrics`, so whoever needs the reason reads it there.
+Every trial that ends has `ended` and `ended_reason` in its last result, where callbacks read it.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ray import cloudpickle
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
+
+from detox_tune.tuning.results import TrialRecord
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -47,6 +48,8 @@ class CollapseScheduler(AsyncHyperBandScheduler):
     a trial is stopped once its best `j` is below the cutoff that a rung which it passed has by now.
     A report that is not finite, which ASHA would let run for ever, ends its trial as `failed`.
 
+    Trials are known by their names, which they keep when a search goes on in another process.
+
     Args:
         max_steps: training steps of a trial that runs to its end.
         grace_steps: training steps before ASHA may stop a trial; its first rung.
@@ -54,6 +57,7 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         collapse_grace: training steps after which a trial may be stopped for identity collapse.
         collapse_threshold: copy rate, in [0, 1], from which a trial counts as collapsed when its
             copy rate has not fallen, by more than one sentence, over the last two reports.
+        past: trials of a search that goes on. Their reports were judged, and are compared with.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         reduction_factor: float,
         collapse_grace: int,
         collapse_threshold: float,
+        past: Iterable[TrialRecord] = (),
     ) -> None:
         super().__init__(
             time_attr="step",
@@ -73,17 +78,20 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         )
         self._collapse_grace = collapse_grace
         self._collapse_threshold = collapse_threshold
-        self._copy_rates: dict[str, list[float]] = {}  # of each trial, report by report
+        self._reports: dict[str, list[dict[str, Any]]] = {}  # of each trial, as they were judged
         # Between the decision to stop a trial and its end lies the saving of its checkpoint. A
         # trial whose process dies in between starts again, and must be stopped again.
         self._decided: dict[str, Ending] = {}
+        for trial in past:
+            for report in trial.reports:
+                self._remember(trial.name, report)
 
     def on_trial_result(
         self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
     ) -> str:
         """Judge a report: `TrialScheduler.STOP` or `CONTINUE`."""
-        if result["step"] > _last_step(trial):
-            ending = self._judge(tune_controller, trial, result)
+        if result["step"] > self._last_step(str(trial)):
+            ending = self._judge(str(trial), result)
             if ending is not None:
                 self._decided[trial.trial_id] = ending
         return TrialScheduler.STOP if trial.trial_id in self._decided else TrialScheduler.CONTINUE
@@ -96,7 +104,7 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         Unlike the parent's, this adds nothing to ASHA's rungs: the last report was judged already.
         """
         self._trial_info.pop(trial.trial_id, None)
-        self._copy_rates.pop(trial.trial_id, None)
+        self._reports.pop(str(trial), None)
         ending = self._decided.pop(trial.trial_id, None)
         if ending is None and "step" not in result:
             ending = Ending("failed", "it ended without a report")
@@ -107,41 +115,57 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         if trial.status == Trial.ERROR:  # Tune sets this first where it will start the trial again
             return
         self._trial_info.pop(trial.trial_id, None)
-        self._copy_rates.pop(trial.trial_id, None)
+        self._reports.pop(str(trial), None)
         self._decided.pop(trial.trial_id, None)
         _write(trial, Ending("failed", _error_line(trial)))
 
-    def _judge(
-        self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
-    ) -> Ending | None:
+    def _judge(self, trial: str, result: dict[str, Any]) -> Ending | None:
         step, j, copy_rate = result["step"], result["j"], result["copy_rate"]
-        copy_rates = self._copy_rates.setdefault(trial.trial_id, [])
-        copy_rates.append(copy_rate)
-        if not (math.isfinite(j) and math.isfinite(copy_rate)):
+        # ASHA goes first and in any case: its rungs are to hold every trial that reached them.
+        below = self._below_cutoff(trial, result)
+        self._remember(trial, result)
+        if not _finite(result):
             return Ending("failed", f"j {j} and copy rate {copy_rate} at step {step}: not finite")
         if step >= self._max_t:
             return Ending("finished", f"all {self._max_t} steps are done")
-        # ASHA goes first and in any case: its rungs are to hold every trial that reached them.
-        below = self._below_cutoff(tune_controller, trial, result)
+        copy_rates = [report["copy_rate"] for report in self._reports[trial]]
         return self._collapsed(step, copy_rates, 1 / result["n"]) or below
 
-    def _below_cutoff(
-        self, tune_controller: TuneController, trial: Trial, result: dict[str, Any]
-    ) -> Ending | None:
-        """ASHA's decision at a new rung; else its comparison with the rungs passed."""
-        step, bracket = result["step"], self._trial_info[trial.trial_id]
-        passed = [rung for rung in bracket._rungs if rung[0] <= step]  # the highest first
-        if passed and _last_step(trial) < passed[0][0]:
-            milestone, recorded = passed[0]
-            cutoff = bracket.cutoff(recorded)
-            if super().on_trial_result(tune_controller, trial, result) != TrialScheduler.STOP:
-                return None
-            return _below("j", result["j"], step, milestone, cutoff)
-        best = max(result["j"], trial.metric_analysis["j"]["max"]) if passed else math.inf
-        for milestone, recorded in passed:
-            cutoff = bracket.cutoff(recorded)
-            if cutoff is not None and best < cutoff:
-                return _below("best j", best, step, milestone, cutoff)
+    def _remember(self, trial: str, report: Mapping[str, Any]) -> None:
+        """Note a report, at its rung too if it is the first to reach one."""
+        rung = self._new_rung(trial, report)
+        if rung and _finite(report) and report["step"] < self._max_t:
+            rung[1][trial] = report["j"]
+        self._reports.setdefault(trial, []).append(dict(report))
+
+    def _passed(self, step: int) -> list[tuple[float, dict[str, float]]]:
+        """The rungs up to a step, the highest first: milestone, and `j` of each trial there."""
+        return [rung for rung in self._brackets[0]._rungs if rung[0] <= step]
+
+    def _new_rung(
+        self, trial: str, report: Mapping[str, Any]
+    ) -> tuple[float, dict[str, float]] | None:
+        """The highest rung that this report reaches, if the trial had not reached it before."""
+        passed = self._passed(report["step"])
+        return passed[0] if passed and self._last_step(trial) < passed[0][0] else None
+
+    def _last_step(self, trial: str) -> int:
+        """The last step that a trial reported, 0 before its first report."""
+        return int(self._reports[trial][-1]["step"]) if self._reports.get(trial) else 0
+
+    def _below_cutoff(self, trial: str, result: Mapping[str, Any]) -> Ending | None:
+        """ASHA's decision at a new rung; else a comparison of the best with the rungs passed."""
+        step, j, rung = result["step"], result["j"], self._new_rung(trial, result)
+        if rung:
+            what, rungs = "j", [rung]
+        else:
+            what, rungs = "best j", self._passed(step)
+            j = max([j, *(report["j"] for report in self._reports.get(trial, []))])
+        for milestone, recorded in rungs:
+            cutoff = self._brackets[0].cutoff(recorded)
+            if cutoff is not None and j < cutoff:
+                reason = f"{what} {_short(j)} at step {step} is below the cutoff {_short(cutoff)}"
+                return Ending("asha", f"{reason} of the rung at {milestone:g}")
         return None
 
     def _collapsed(self, step: int, copy_rates: list[float], sentence: float) -> Ending | None:
@@ -159,20 +183,8 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         )
 
 
-def _below(what: str, j: float, step: int, milestone: float, cutoff: float) -> Ending:
-    return Ending(
-        "asha",
-        f"{what} {_short(j)} at step {step} is below the cutoff {_short(cutoff)} "
-        f"of the rung at {milestone:g}",
-    )
-
-
-def _last_step(trial: Trial) -> float:
-    """The last step that a trial reported, 0 before its first report.
-
-    Tune keeps the extremes of what a trial reported with the trial, also when it starts again.
-    """
-    return float(trial.metric_analysis.get("step", {"max": 0})["max"])
+def _finite(report: Mapping[str, Any]) -> bool:
+    return math.isfinite(report["j"]) and math.isfinite(report["copy_rate"])
 
 
 def _write(trial: Trial, ending: Ending) -> None:
@@ -196,7 +208,7 @@ def _error_line(trial: Trial) -> str:
     return Path(trial.error_file).read_text(encoding="utf-8").strip().splitlines()[-1]
 
 
-def _short(number: float) -> str:
+def _short(number: Any) -> str:
     """Three digits without the leading zero: .93, .0012, 1."""
     text = f"{number:.3g}"
     return text[1:] if text.startswith("0.") else text

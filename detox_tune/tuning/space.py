@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any
 
 import optuna
+from optuna.trial import BaseTrial
 from pydantic import TypeAdapter, ValidationError
 
 from detox_tune.config import (
@@ -27,7 +28,7 @@ from detox_tune.config import (
 )
 from detox_tune.errors import UserError, nearest
 from detox_tune.tuning.domains import KINDS, Choice, Domain, Range, Value, ZeroOr
-from detox_tune.tuning.searcher import ask_new, make_samplers
+from detox_tune.tuning.searcher import propose
 
 
 class SearchSpace:
@@ -54,7 +55,7 @@ class SearchSpace:
             self._check_read(name)
         self._check_fixed()
 
-    def __call__(self, trial: optuna.Trial) -> dict[str, Any]:
+    def __call__(self, trial: BaseTrial) -> dict[str, Any]:
         settings: dict[str, Any] = dict(self.fixed)
         for name in self._order:
             domain = self.domains[name]
@@ -225,9 +226,12 @@ def _kind(name: str) -> type:
 
 def first_samples(space: SearchSpace, config: SearchConfig, n: int) -> Iterator[dict[str, Any]]:
     """The settings of the first trials, as the sampler gives them before any result is known."""
-    sampler, at_random = make_samplers(config.sampler, config.seed, config.startup_trials)
-    study = optuna.create_study(sampler=sampler)
-    proposed: list[dict[str, Any]] = []
+    study = optuna.create_study(direction="maximize")
     for _ in range(n):
-        proposed.append(ask_new(study, space, proposed, at_random)[1])
-        yield proposed[-1]
+        yield propose(
+            study,
+            space,
+            sampler=config.sampler,
+            seed=config.seed,
+            n_startup_trials=config.startup_trials,
+        )

@@ -27,29 +27,40 @@ from detox_tune.training.detox_trainer import DetoxTrainer
 from detox_tune.training.masking import MaskStatistics
 from detox_tune.training.trainer import build_trainer
 from detox_tune.tuning.base import load_cut_base
+from detox_tune.tuning.checkpoints import find_checkpoint, seal
 from detox_tune.tuning.results import feasible_j
 from detox_tune.tuning.task import Task
 
 
-def run_trial(settings: Mapping[str, Any], *, config: SearchConfig, task: Task) -> None:
+def run_trial(
+    settings: Mapping[str, Any], *, config: SearchConfig, task: Task, sessions: Path
+) -> None:
     """Train one adapter and report its validation scores, with a checkpoint, as it goes.
 
-    Runs in a Ray Tune process. It continues from Tune's checkpoint, if there is one, exactly where
-    that was written: adapter, optimiser, schedule, random state and place in the data.
+    Runs in a Ray Tune process. It continues from the trial's last whole checkpoint, if there is
+    one, exactly where that was written: adapter, optimiser, schedule, random state and place in the
+    data. First it repeats the report that belongs to it, since the driver may have died before it
+    heard of it.
+
+    Args:
+        settings: of the trial, and its name as `trial`.
+        config: of the search.
+        task: what its trials share.
+        sessions: RUN/ray, on a file system that all nodes share.
     """
-    trial = TrialConfig.model_validate(dict(settings))
+    trial = TrialConfig.model_validate({n: v for n, v in settings.items() if n != "trial"})
     device = use_device(config.gpus_per_trial)
     base, tokenizer = load_cut_base(task.base, config.quantization, device, task.vocabulary)
     with adapted(base, trial, seed=config.seed) as model:
         arguments = training_arguments(trial, config, Path("trainer"), device)
         trainer = trial_trainer(trial, model, arguments, config, task, task.rows(trial))
         trainer.add_callback(ReportToTune(tokenizer, trial, config, task, trainer.mask_statistics))
-        checkpoint = tune.get_checkpoint()
-        if checkpoint is None:
+        last = find_checkpoint(sessions, settings["trial"], lambda report: report["step"])
+        if last is None:
             trainer.train()
         else:
-            with checkpoint.as_directory() as folder:
-                trainer.train(resume_from_checkpoint=folder)
+            tune.report(last.report)
+            trainer.train(resume_from_checkpoint=str(last.folder))
 
 
 def trial_trainer(
@@ -153,4 +164,5 @@ class ReportToTune(TrainerCallback):
             "seconds": time.monotonic() - self.started,
         }
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        seal(folder, report)
         tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))

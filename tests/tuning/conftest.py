@@ -1,5 +1,6 @@
 """A small task for the tests of this room, and a search whose trials end in every way there is."""
 
+import csv
 import io
 import logging
 import os
@@ -12,6 +13,7 @@ from typing import Any
 import optuna
 import pytest
 import ray
+from optuna.trial import BaseTrial
 from ray import tune
 from rich.console import Console
 
@@ -22,9 +24,10 @@ from detox_tune.data.split import split_pairs
 from detox_tune.tuning.base import load_cut_base
 from detox_tune.tuning.corpus import Corpus
 from detox_tune.tuning.progress import SearchProgress
-from detox_tune.tuning.results import feasible_j
+from detox_tune.tuning.results import TrialRecord, feasible_j
 from detox_tune.tuning.scheduler import CollapseScheduler
 from detox_tune.tuning.searcher import DetoxSearch
+from detox_tune.tuning.study import SearchStudy
 from detox_tune.tuning.task import Task, build_task
 
 
@@ -82,12 +85,12 @@ CURVES: dict[str, list[tuple[int, float, float]]] = {
 
 def toy() -> Callable[[dict[str, Any]], None]:
     """A trial that reports its curve; a closure, since Ray's workers can't import tests."""
-    curves = CURVES
+    curves = list(CURVES.items())
 
     def train(config: dict[str, Any]) -> None:
-        curve, checkpoint = config["curve"], tune.get_checkpoint()
+        (curve, reports), checkpoint = curves[config["batch_size"] - 1], tune.get_checkpoint()
         start = int(Path(checkpoint.path, "step").read_text()) if checkpoint else 0
-        for step, j, copy_rate in curves[curve]:
+        for step, j, copy_rate in reports:
             if step <= start:
                 continue
             report = {"step": step, "j": j, "copy_rate": copy_rate, "seconds": 1.0, "n": 100}
@@ -108,34 +111,29 @@ def toy() -> Callable[[dict[str, Any]], None]:
 class Search:
     """What is left of the search."""
 
-    results: dict[str, dict[str, Any]]
-    """The last result of each trial by the name of its curve, as `Tuner.fit` gives it."""
+    trials: dict[str, TrialRecord]
+    """By the name of its curve, as `SearchStudy` knows it."""
     errors: dict[str, Exception | None]
-    restored: dict[str, dict[str, Any]]
-    """The same read from the files that Tune left."""
+    """What Tune knows of it."""
     study: optuna.Study
+    """Opened again, from the file that the search left."""
+    rows: dict[str, dict[str, str]]
+    """Of trials.csv."""
     lines: list[str]
     """What was printed where there is no terminal."""
 
 
-def by_curve(grid: tune.ResultGrid) -> dict[str, dict[str, Any]]:
-    """The last result of each trial by the name of its curve."""
-    results = [grid[n].metrics or {} for n in range(len(grid))]
-    return {result["config"]["curve"]: result for result in results}
+def toy_space(trial: BaseTrial) -> dict[str, Any]:
+    """Settings that say which curve, and one that is searched."""
+    rate = trial.suggest_float("learning_rate", 1e-4, 1e-2)
+    return {"batch_size": trial.number + 1, "learning_rate": rate}
 
 
 @pytest.fixture(scope="session")
 def search(tmp_path_factory: pytest.TempPathFactory) -> Search:
     """Run all curves, one at a time in their order."""
-    output = io.StringIO()
-    names = list(CURVES)
-    searcher = DetoxSearch(
-        lambda trial: {"curve": names[trial.number], "x": trial.suggest_float("x", 0, 1)},
-        max_copy_rate=0.1,
-        sampler="random",
-        seed=0,
-        n_startup_trials=1,
-    )
+    output, folder, names = io.StringIO(), tmp_path_factory.mktemp("toys"), list(CURVES)
+    study = SearchStudy(folder, toy_space, max_copy_rate=0.1)
     scheduler = CollapseScheduler(
         max_steps=100,
         grace_steps=40,
@@ -158,25 +156,32 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Search:
                 mode="max",
                 num_samples=len(names),
                 max_concurrent_trials=1,
-                search_alg=searcher,
+                search_alg=DetoxSearch(study, sampler="random", seed=0, n_startup_trials=1),
                 scheduler=scheduler,
                 reuse_actors=True,
+                trial_name_creator=lambda trial: trial.config["trial"],
             ),
             run_config=tune.RunConfig(
                 name="toys",
-                storage_path=str(tmp_path_factory.mktemp("ray")),
-                callbacks=[SearchProgress(100, ["curve", "x"], Console(file=output))],
+                storage_path=str(folder / "ray"),
+                callbacks=[
+                    study,
+                    SearchProgress(100, ["batch_size", "learning_rate"], Console(file=output)),
+                ],
                 failure_config=tune.FailureConfig(max_failures=1),
                 verbose=0,
             ),
         )
         grid = tuner.fit()
-        stored = tune.Tuner.restore(grid.experiment_path, toy()).get_results()
         ray.shutdown()
+    left = SearchStudy(folder, toy_space, max_copy_rate=0.1)
+    with (folder / "trials.csv").open(encoding="utf-8", newline="") as file:
+        rows = dict(zip(names, csv.DictReader(file), strict=True))
+    errors = {(grid[n].config or {})["batch_size"]: grid[n].error for n in range(len(grid))}
     return Search(
-        results=by_curve(grid),
-        errors={name: grid[n].error for n, name in enumerate(by_curve(grid))},
-        restored=by_curve(stored),
-        study=searcher.study,
+        trials=dict(zip(names, left.trials(), strict=True)),
+        errors={name: errors[number] for number, name in enumerate(names, 1)},
+        study=left.optuna,
+        rows=rows,
         lines=output.getvalue().splitlines(),
     )

@@ -10,7 +10,7 @@ from ray.tune.experiment import Trial
 from rich.console import Console
 
 from detox_tune.tuning.progress import SearchProgress, seconds_left, settings
-from detox_tune.tuning.results import feasible_j
+from detox_tune.tuning.results import TrialRecord, feasible_j
 
 
 def trial(number: int, **config: Any) -> Trial:
@@ -142,7 +142,7 @@ def test_without_a_terminal_one_plain_line_for_each_trial_that_ends(trials: list
 
 
 def test_it_travels_without_its_console(trials: list[Trial]) -> None:
-    """Tune pickles callbacks when a search starts; a continued one writes to the new terminal."""
+    """Tune pickles callbacks when a search starts."""
     console = terminal()
     progress = SearchProgress(300, ["rate"], console)
     again = pickle.loads(pickle.dumps(progress))
@@ -153,15 +153,33 @@ def test_it_travels_without_its_console(trials: list[Trial]) -> None:
 
 
 def test_lines_of_a_real_search(search: Any) -> None:
-    assert len(search.lines) == len(search.results)
-    for number, (name, result) in enumerate(search.results.items(), 1):
+    assert len(search.lines) == len(search.trials)
+    for number, trial in enumerate(search.trials.values(), 1):
         line = search.lines[number - 1]
-        assert line.startswith(f"[{number}/{len(search.results)}] ")
-        assert f" {result['ended']} at step {result['step']}/100: " in line
-        assert f"(curve={name} x=" in line
-        assert line.endswith(f"): {result['ended_reason']}")
+        assert line.startswith(
+            f"[{number}/{len(search.trials)}] {trial.name} {trial.ended} at step "
+        )
+        assert f" (batch_size={number} learning_rate=" in line
+        assert line.endswith(f"): {trial.reason}")
         assert "\x1b" not in line
     assert "j 0.550, copy rate 0.040, best j 0.600" in search.lines[0]
+
+
+def test_a_search_that_goes_on_counts_what_ended_before(trials: list[Trial]) -> None:
+    console = terminal()
+    report_ = {"j": 0.5, "copy_rate": 0.0, "feasible_j": 0.5}
+    past = [
+        TrialRecord("trial8", {}, [{**report_, "step": 300}], "finished", "all"),
+        TrialRecord("trial0", {}, [{**report_, "step": 200}]),
+    ]
+    progress = SearchProgress(300, [], console, past)
+    progress.setup(total_num_samples=3)
+    report(trials[0], 200, 0.5, 0.05)  # it repeats its last report, which takes no time
+    progress.on_step_end(iteration=1, trials=trials)
+    assert last_frame(console)[0].endswith("1/4 trials done | 2 waiting, 1 running | 0s elapsed")
+    end(progress, trials, trials[0], "asha", "a reason")
+    progress.on_experiment_end(trials=trials)
+    assert last_frame(console)[0].startswith("2/4 trials done | 2 waiting, 1 asha |")
 
 
 def test_settings_in_short() -> None:

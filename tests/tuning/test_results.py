@@ -1,19 +1,20 @@
-"""The rank of reports; rows and the winner, from what Tune gives back."""
+"""The rank of reports; rows and candidates, from what trials reported and their checkpoints."""
 
 import csv
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ray.tune import Checkpoint, Result
 
 from detox_tune.evaluation.scores import SCORES
+from detox_tune.tuning.checkpoints import find_checkpoint, seal
 from detox_tune.tuning.results import (
     COLUMNS,
+    TrialRecord,
     best_report,
     candidates,
     feasible_j,
@@ -31,27 +32,19 @@ def report(step: int, j: float, copy_rate: float, seconds: float) -> dict[str, A
     return scores | extra | {"feasible_j": feasible_j(scores, 0.1, COPY_J)}
 
 
-def result(
+def record(
     folder: Path, name: str, reports: list[dict[str, Any]], ended: str = "finished"
-) -> Result:
-    checkpoints = []
+) -> TrialRecord:
     for one in reports:
-        path = folder / name / f"checkpoint_{one['step']}"
-        path.mkdir(parents=True)
-        checkpoints.append((Checkpoint.from_directory(path), one))
-    last = (reports[-1] if reports else {}) | {
-        "ended": ended,
-        "ended_reason": "because",
-        "config": {"gamma": 0.5},
-    }
-    return Result(
-        metrics=last,
-        checkpoint=None,
-        error=None,
-        path=str(folder / name),
-        metrics_dataframe=pd.DataFrame(reports) if reports else None,
-        best_checkpoints=checkpoints,
-    )
+        checkpoint(folder / "session_1" / name / f"checkpoint_{one['step']:06d}", one)
+    return TrialRecord(name, {"gamma": 0.5}, reports, ended, "because")
+
+
+def checkpoint(folder: Path, report: dict[str, Any]) -> None:
+    folder.mkdir(parents=True)
+    for name in ("adapter_model.safetensors", "optimizer.pt"):
+        (folder / name).write_bytes(f"{name} at {report['step']}".encode() * 9)
+    seal(folder, report)
 
 
 TENTHS = st.integers(0, 10).map(lambda tenths: tenths / 10)
@@ -74,7 +67,7 @@ def test_the_best_report_as_a_sentence(curve: list[tuple[float, float]]) -> None
 
 def test_a_row_tells_of_the_best_feasible_report_not_of_the_last(tmp_path: Path) -> None:
     reports = [report(10, 0.3, 0.05, 1.0), report(20, 0.6, 0.5, 2.0), report(30, 0.2, 0.0, 3.0)]
-    row = trial_row(result(tmp_path, "trial_001", reports))
+    row = trial_row(record(tmp_path, "trial_001", reports))
     assert (row["trial"], row["ended"], row["reason"]) == ("trial_001", "finished", "because")
     assert (row["steps"], row["best_step"], row["j"], row["copy_rate"]) == (30, 10, 0.3, 0.05)
     assert (row["gamma"], row["lora"], row["seconds"]) == (0.5, "second", 3.0)
@@ -84,41 +77,85 @@ def test_a_continued_trial_counts_all_its_seconds_and_a_failed_one_has_a_row(
     tmp_path: Path,
 ) -> None:
     reports = [report(10, 0.3, 0.05, 4.0), report(20, 0.4, 0.05, 9.0), report(30, 0.2, 0.0, 2.5)]
-    assert trial_row(result(tmp_path, "trial_001", reports))["seconds"] == 11.5
-    row = trial_row(result(tmp_path, "trial_002", [], ended="failed"))
+    assert trial_row(record(tmp_path, "trial_001", reports))["seconds"] == 11.5
+    row = trial_row(record(tmp_path, "trial_002", [], ended="failed"))
     assert (row["ended"], row["steps"], row["j"], row["seconds"]) == ("failed", 0, None, 0)
+
+
+def unsealed(folder: Path) -> None:
+    next(folder.glob("*.json")).unlink()
+
+
+def half_a_seal(folder: Path) -> None:
+    half(next(folder.glob("*.json")))
+
+
+def half(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        unsealed,
+        half_a_seal,
+        lambda folder: (folder / "optimizer.pt").unlink(),
+        lambda folder: half(folder / "optimizer.pt"),
+        lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"x" * 9 * 31),
+    ],
+)
+def test_of_checkpoints_only_whole_ones_count(
+    damage: Callable[[Path], None], tmp_path: Path
+) -> None:
+    reports = [report(step, step / 100, 0.0, 1.0) for step in (10, 20, 30)]
+    trial = record(tmp_path, "trial_001", reports[:2])
+    # the search went on elsewhere, and Tune counted its checkpoints anew
+    checkpoint(tmp_path / "session_2" / "trial_001" / "checkpoint_000000", reports[2])
+    last = find_checkpoint(tmp_path, "trial_001", lambda one: one["step"])
+    assert last is not None
+    assert last.report == reports[2]
+    damage(last.folder)
+    before = find_checkpoint(tmp_path, "trial_001", lambda one: one["step"])
+    assert before is not None
+    assert before.report == reports[1]
+    trial.reports.append(reports[2])
+    assert [one.report["step"] for one in candidates([trial], tmp_path)] == [20]
+    assert find_checkpoint(tmp_path, "trial_002", lambda one: one["step"]) is None
 
 
 def test_candidates_are_the_best_reports_of_trials_with_their_checkpoints(tmp_path: Path) -> None:
     results = [
-        result(tmp_path, "trial_001", [report(10, 0.9, 0.4, 1), report(20, 0.3, 0.1, 2)]),
-        result(tmp_path, "trial_002", [report(10, 0.5, 0.02, 1), report(20, 0.4, 0.0, 2)]),
-        result(tmp_path, "trial_003", [report(10, 0.9, 0.2, 1)]),  # copies
-        result(tmp_path, "trial_004", [report(10, 0.1, 0.0, 1)]),  # no better than the copy
-        result(tmp_path, "trial_005", []),
+        record(tmp_path, "trial_001", [report(10, 0.9, 0.4, 1), report(20, 0.3, 0.1, 2)]),
+        record(tmp_path, "trial_002", [report(10, 0.5, 0.02, 1), report(20, 0.4, 0.0, 2)]),
+        record(tmp_path, "trial_003", [report(10, 0.9, 0.2, 1)]),  # copies
+        record(tmp_path, "trial_004", [report(10, 0.1, 0.0, 1)]),  # no better than the copy
+        record(tmp_path, "trial_005", []),
     ]
-    found = candidates(results)
+    found = candidates(results, tmp_path)
     assert [(one.trial, one.report["step"]) for one in found] == [
         ("trial_002", 10),
         ("trial_001", 20),
     ]
-    assert found[0].checkpoint.path.endswith("trial_002/checkpoint_10")
-    assert candidates(results[2:]) == []
+    assert found[0].checkpoint.path.endswith("trial_002/checkpoint_000010")
+    assert candidates(results[2:], tmp_path) == []
 
 
 @pytest.mark.parametrize(("j", "copy_rate"), [(math.nan, 0.0), (math.inf, 0.0), (0.9, math.nan)])
 def test_what_is_not_finite_never_wins(tmp_path: Path, j: float, copy_rate: float) -> None:
-    broken = result(tmp_path, "trial_001", [report(10, j, copy_rate, 1)])
-    sound = result(tmp_path, "trial_002", [report(10, 0.2, 0.0, 1)])
+    broken = record(tmp_path, "trial_001", [report(10, j, copy_rate, 1)])
+    sound = record(tmp_path, "trial_002", [report(10, 0.2, 0.0, 1)])
     for results in ([broken, sound], [sound, broken]):
-        assert [one.trial for one in candidates(results)] == ["trial_002"]
+        assert [one.trial for one in candidates(results, tmp_path)] == ["trial_002"]
 
 
-def test_trials_csv_has_a_line_a_trial_in_order(tmp_path: Path) -> None:
-    results = [result(tmp_path, f"trial_00{n}", [report(5, 0.1, 0, 1)]) for n in (2, 1)]
-    rows = [trial_row(one) for one in results]
-    write_trials(tmp_path / "trials.csv", rows)
+def test_trials_csv_has_a_line_for_each_trial(tmp_path: Path) -> None:
+    ends = {"trial_001": "collapse", "trial_002": ""}
+    trials = [record(tmp_path, name, [report(5, 0.1, 0, 1)], end) for name, end in ends.items()]
+    write_trials(tmp_path / "trials.csv", trials)
     with (tmp_path / "trials.csv").open(encoding="utf-8", newline="") as file:
         read = list(csv.DictReader(file))
-    assert [row["trial"] for row in read] == ["trial_001", "trial_002"]
+    assert [(row["trial"], row["ended"]) for row in read] == [
+        ("trial_001", "collapse"),
+        ("trial_002", "unfinished"),
+    ]
     assert tuple(read[0]) == COLUMNS

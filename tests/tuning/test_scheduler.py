@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import TrialScheduler
 
+from detox_tune.tuning.results import TrialRecord
 from detox_tune.tuning.scheduler import CollapseScheduler
 
 STOP, CONTINUE = TrialScheduler.STOP, TrialScheduler.CONTINUE
@@ -29,8 +30,8 @@ def scheduler(**changes: Any) -> CollapseScheduler:
     return made
 
 
-def add(to: CollapseScheduler) -> Trial:
-    trial = Trial("toy", stub=True)
+def add(to: CollapseScheduler, name: str | None = None) -> Trial:
+    trial = Trial("toy", stub=True, trial_name_creator=(lambda _: name) if name else None)
     to.on_trial_add(CONTROLLER, trial)
     return trial
 
@@ -208,8 +209,7 @@ def test_a_trial_that_never_reports_has_failed() -> None:
 
 
 def test_endings_of_a_real_search(search: Any) -> None:
-    ended = {name: (r["ended"], r["ended_reason"]) for name, r in search.results.items()}
-    assert ended == {
+    assert {name: (trial.ended, trial.reason) for name, trial in search.trials.items()} == {
         "good": ("finished", "all 100 steps are done"),
         "weak": ("asha", "j .08 at step 40 is below the cutoff .3 of the rung at 40"),
         "copies": (
@@ -221,7 +221,50 @@ def test_endings_of_a_real_search(search: Any) -> None:
         "early": ("finished", "it returned at step 40"),
         "killed": ("finished", "all 100 steps are done"),
     }
-
-    for name, result in search.restored.items():  # from the files that the search left
-        assert (result["ended"], result["ended_reason"]) == ended[name]
+    assert {name: row["ended"] for name, row in search.rows.items()} == {
+        name: trial.ended for name, trial in search.trials.items()
+    }
     assert {name for name, error in search.errors.items() if error} == {"raises"}
+
+
+@given(
+    moves=st.lists(
+        st.tuples(st.integers(0, 4), st.integers(1, 4), st.integers(0, 20), st.integers(0, 10)),
+        max_size=40,
+    ),
+    death=st.integers(0, 40),
+    heard=st.booleans(),
+)
+def test_a_new_process_judges_as_the_old_one_would_have(
+    moves: list[tuple[int, int, int, int]], death: int, heard: bool
+) -> None:
+    """The driver dies before a report, or when it has judged it and told nobody."""
+
+    def run(death: int | None) -> tuple[dict[int, str], list[dict[str, float]]]:
+        judge, records, ended = (
+            scheduler(**rules),
+            [TrialRecord(str(n), {}, []) for n in range(5)],
+            {},
+        )
+        trials = {n: add(judge, str(n)) for n in range(5)}
+        for time, (number, distance, twentieths, tenths) in enumerate(moves):
+            if number in ended:
+                continue
+            step = 10 * distance + (records[number].steps)
+            report: dict[str, Any] = {"step": step, "j": twentieths / 20, "copy_rate": tenths / 10}
+            if time == death:
+                if heard:
+                    tell(judge, trials[number], **report)
+                judge = scheduler(past=records, **rules)
+                trials = {n: add(judge, str(n)) for n in range(5)}
+                for n, trial in trials.items():  # what continues repeats its last report
+                    if n not in ended and records[n].reports:
+                        assert tell(judge, trial, **records[n].reports[-1]) == CONTINUE
+            decision = tell(judge, trials[number], **report)
+            records[number].reports.append(report)
+            if decision == STOP:
+                ended[number] = end(judge, trials[number])[1]
+        return ended, [dict(rung) for _, rung in judge._brackets[0]._rungs]
+
+    rules = {"max_steps": 100, "grace_steps": 20, "collapse_grace": 30}
+    assert run(death) == run(None)

@@ -1,4 +1,4 @@
-"""The command from end to end: real Ray, real processes, one of them killed."""
+"""The command from end to end: real Ray, real processes, some of them killed."""
 
 import csv
 import json
@@ -77,6 +77,7 @@ def start(folder: Path, name: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
     )
 
 
@@ -105,12 +106,45 @@ def killed_run(folder: Path, plain_run: Path) -> Path:
     """The results of the same search, whose first trial was killed after its first checkpoint."""
     driver = start(folder, "killed")
     run = folder / "runs" / "killed"
-    results = run / "ray" / "trial_001" / "result.json"
+    results = run / "ray" / "session_1" / "trial_001" / "result.json"
     # not just its checkpoint: the driver must have heard of it
     wait_until(lambda: results.is_file() and "\n" in results.read_text(encoding="utf-8"), driver)
     os.kill(reports(run, "trial_001")[0]["pid"], signal.SIGKILL)
     output, _ = driver.communicate(timeout=600)
     assert driver.returncode == 0, output
+    return run
+
+
+def resume(folder: Path, name: str, *flags: str) -> "subprocess.Popen[str]":
+    """The command, from elsewhere."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "detox_tune.search", "--resume", folder / "runs" / name, *flags],
+        cwd=folder / "runs",
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def resumed_run(folder: Path, plain_run: Path) -> Path:
+    """The same search: killed, its last checkpoint damaged, gone on without time, gone on."""
+    driver = start(folder, "resumed")
+    run = folder / "runs" / "resumed"
+    checkpoint = run / "ray" / "session_1" / "trial_001" / "checkpoint_000001"
+    wait_until((checkpoint / "seal.json").is_file, driver)
+    driver.kill()
+    driver.communicate()
+    (checkpoint / "optimizer.pt").write_bytes(b"half")
+    late = resume(folder, "resumed", "--hours", "0.0001")
+    output, _ = late.communicate(timeout=600)
+    assert late.returncode == 0, output
+    assert "hours=0.0001 are over: 0 of 2 trials ended; go on with: python -m detox_" in output
+    assert (run / "best" / "metrics.json").is_file()
+    assert [row["ended"] for row in rows(run)] == ["unfinished"]
+    last = resume(folder, "resumed")
+    output, _ = last.communicate(timeout=600)
+    assert last.returncode == 0, output
     return run
 
 
@@ -124,7 +158,9 @@ def read(file: Path) -> Any:
 
 
 def reports(run: Path, trial: str) -> list[dict[str, Any]]:
-    lines = (run / "ray" / trial / "result.json").read_text(encoding="utf-8").splitlines()
+    lines = (
+        (run / "ray" / "session_1" / trial / "result.json").read_text(encoding="utf-8").splitlines()
+    )
     return [json.loads(line) for line in lines]
 
 
@@ -137,14 +173,46 @@ def test_a_killed_trial_goes_on_and_the_search_repeats_itself(
     second_process = [r["step"] for r in continued if r["pid"] != continued[0]["pid"]]
     assert second_process[0] > EVERY  # and not from the start
 
-    undisturbed, disturbed = rows(plain_run), rows(killed_run)
-    for row in (*undisturbed, *disturbed):
+    check_equal(plain_run, killed_run)
+
+
+def test_a_search_whose_driver_was_killed_goes_on_as_if_it_had_not(
+    plain_run: Path, resumed_run: Path
+) -> None:
+    check_equal(plain_run, resumed_run)
+    assert read(resumed_run / "search.json")["winner"] == read(plain_run / "search.json")["winner"]
+
+
+def check_equal(plain: Path, disturbed: Path) -> None:
+    """The same trials and the same winner, to the bit."""
+    found = [rows(run) for run in (plain, disturbed)]
+    for row in (*found[0], *found[1]):
         assert float(row.pop("seconds")) > 0
-    assert disturbed == undisturbed
+    assert found[0] == found[1]
     for name in ("adapter_model.safetensors", "samples.tsv", "metrics.json"):
-        assert (plain_run / "best" / name).read_bytes() == (killed_run / "best" / name).read_bytes()
-    records = [read(run / "search.json") for run in (plain_run, killed_run)]
-    assert records[0]["data"] == records[1]["data"]
+        assert (plain / "best" / name).read_bytes() == (disturbed / "best" / name).read_bytes()
+    assert read(plain / "search.json")["data"] == read(disturbed / "search.json")["data"]
+
+
+def test_ctrl_c_exports_the_best_so_far_and_the_search_can_go_on_and_grow(
+    folder: Path, plain_run: Path
+) -> None:
+    driver = start(folder, "stopped")
+    run = folder / "runs" / "stopped"
+    wait_until((run / "trials.csv").is_file, driver)
+    os.killpg(driver.pid, signal.SIGINT)  # as a terminal does: Ray's processes get it, too
+    output, _ = driver.communicate(timeout=600)
+    assert driver.returncode == 130, output
+    assert "interrupted: 1 of 2 trials ended" in output
+    assert f"go on with: python -m detox_tune.search --resume {run}" in output
+    assert read(run / "best" / "metrics.json")["trial"] == "trial_001"
+    longer = resume(folder, "stopped", "--trials", "3")
+    output, _ = longer.communicate(timeout=600)
+    assert longer.returncode == 0, output
+    assert "[2/3] trial_002 finished" in output
+    assert [row["ended"] for row in rows(run)] == ["finished"] * 3
+    for row, plain in zip(rows(run), rows(plain_run), strict=False):
+        assert row | {"seconds": ""} == plain | {"seconds": ""}
 
 
 def test_every_trial_has_a_row_with_settings_scores_and_its_end(plain_run: Path) -> None:

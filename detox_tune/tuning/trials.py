@@ -1,0 +1,94 @@
+"""All trials of a search, on Ray Tune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ray import tune
+
+from detox_tune.config import SearchConfig
+from detox_tune.tuning.progress import SearchProgress
+from detox_tune.tuning.scheduler import CollapseScheduler
+from detox_tune.tuning.searcher import DetoxSearch
+from detox_tune.tuning.space import SearchSpace
+from detox_tune.tuning.study import SearchStudy
+from detox_tune.tuning.task import Task
+from detox_tune.tuning.trial import run_trial
+
+_CHECKPOINTS_KEPT = 2  # checkpoints a trial keeps: its two best; its last is kept in any case
+
+
+def run_trials(
+    config: SearchConfig,
+    space: SearchSpace,
+    task: Task,
+    study: SearchStudy,
+    folder: Path,
+    concurrent: int,
+    seconds: float | None,
+) -> None:
+    """Run the trials that `study` knows and that have not ended, and new ones.
+
+    Each call is an experiment of its own for Tune, in `folder`/ray/session_N: what is to be known
+    of earlier ones comes from the study and from the checkpoints of the trials.
+
+    Args:
+        config: of the search.
+        space: to name the settings that trials differ in.
+        task: what the trials share.
+        study: hears how they end.
+        folder: of the run.
+        concurrent: trials that may be pending or running at once.
+        seconds: after these, what still runs is stopped; None for no limit.
+    """
+    sessions, past = folder / "ray", study.trials()
+    trainable = tune.with_resources(
+        tune.with_parameters(run_trial, config=config, task=task, sessions=sessions),
+        {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial},
+    )
+    tuner = tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            metric="j",
+            mode="max",
+            num_samples=config.trials - sum(bool(trial.ended) for trial in past),
+            search_alg=DetoxSearch(
+                study,
+                sampler=config.sampler,
+                seed=config.seed,
+                n_startup_trials=config.startup_trials,
+            ),
+            scheduler=CollapseScheduler(
+                max_steps=config.steps,
+                grace_steps=config.grace_steps,
+                reduction_factor=config.reduction_factor,
+                collapse_grace=config.collapse_grace,
+                collapse_threshold=config.collapse_threshold,
+                past=past,
+            ),
+            max_concurrent_trials=concurrent,
+            time_budget_s=seconds,
+            reuse_actors=True,  # a new process takes seconds to import everything
+            trial_name_creator=_name_trial,
+            trial_dirname_creator=_name_trial,
+        ),
+        run_config=tune.RunConfig(
+            name=f"session_{1 + len(list(sessions.glob('session_*')))}",
+            storage_path=str(sessions),
+            verbose=0,
+            callbacks=[study, SearchProgress(config.steps, space.searched, past=past)],
+            checkpoint_config=tune.CheckpointConfig(
+                num_to_keep=_CHECKPOINTS_KEPT,
+                checkpoint_score_attribute="feasible_j",
+                checkpoint_score_order="max",
+            ),
+            failure_config=tune.FailureConfig(max_failures=config.max_failures),
+        ),
+    )
+    tuner.fit()
+
+
+def _name_trial(trial: Any) -> str:
+    """trial_001, trial_002, ...: the searcher says which."""
+    return str(trial.config["trial"])

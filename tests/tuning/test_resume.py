@@ -1,0 +1,100 @@
+"""A search whose driver dies, again and again: real Ray, real processes, killed for good."""
+
+import csv
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from detox_tune.tuning.results import TrialRecord
+from detox_tune.tuning.study import SearchStudy
+from tests.tuning.toy_search import EVERY, SPACE, scores
+
+TOYS = Path(__file__).with_name("toy_search.py")
+TRIALS = 6
+
+
+def run_toys(folder: Path, at_once: int, *death: str) -> None:
+    folder.mkdir(exist_ok=True)
+    driver = subprocess.run(
+        [sys.executable, TOYS, folder, str(TRIALS), str(at_once), *death],
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert driver.returncode == (-signal.SIGKILL if death else 0), driver.stderr
+
+
+def known(folder: Path) -> list[TrialRecord]:
+    return SearchStudy(folder, SPACE, max_copy_rate=0.1).trials()
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "trials.csv").open(encoding="utf-8", newline="") as file:
+        return [row | {"seconds": ""} for row in csv.DictReader(file)]
+
+
+def first_steps(folder: Path) -> dict[str, int]:
+    """The first step that each trial reported in the last process of the driver."""
+    session = max(folder.glob("ray/session_*"))
+    return {
+        file.parent.name: json.loads(file.read_text(encoding="utf-8").splitlines()[0])["step"]
+        for file in session.glob("*/result.json")
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    run_toys(folder, 1)
+    return folder
+
+
+DEATHS = [
+    ("add", 2),  # a trial is proposed, and not yet written down
+    ("judge", 5),  # the driver has a report, and has not judged it
+    ("write", 7),  # it has judged it, and not yet written it down
+    ("tell", 1),  # a trial's end is written down, and Optuna not yet told
+    ("rename", 1),  # trials.csv is written, and not yet in its place
+]
+
+
+@pytest.mark.slow
+def test_with_one_trial_at_a_time_no_death_leaves_a_trace(
+    undisturbed: Path, tmp_path: Path
+) -> None:
+    for moment, n in DEATHS:
+        run_toys(tmp_path, 1, moment, str(n))
+    run_toys(tmp_path, 1)
+    assert rows(tmp_path) == rows(undisturbed)
+    assert known(tmp_path) == known(undisturbed)
+    ends = {row["ended"] for row in rows(undisturbed)}
+    assert ends == {"finished", "asha", "collapse", "failed"}
+
+
+@pytest.mark.slow
+def test_with_two_at_a_time_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
+    run_toys(tmp_path, 2, "judge", "9")
+    run_toys(tmp_path, 2, "write", "6")
+    before = {trial.name: trial for trial in known(tmp_path)}
+    run_toys(tmp_path, 2)
+    after = known(tmp_path)
+    assert [trial.name for trial in after] == [f"trial_{n:03d}" for n in range(1, TRIALS + 1)]
+    assert all(trial.ended for trial in after)
+    first = first_steps(tmp_path)
+    for trial in after:
+        earlier = before.get(trial.name, TrialRecord(trial.name, trial.settings, []))
+        assert trial.settings == earlier.settings
+        if earlier.ended:
+            assert trial == earlier
+            assert trial.name not in first
+        elif trial.name in first:
+            assert first[trial.name] in (max(earlier.steps, EVERY), earlier.steps + EVERY)
+        for step, report in enumerate(trial.reports, 1):
+            assert report["step"] == EVERY * step
+            assert (report["j"], report["copy_rate"]) == scores(
+                trial.settings["learning_rate"], report["step"]
+            )

@@ -1,0 +1,111 @@
+"""A driver of toy trials in a process of its own, which can die at a chosen moment.
+
+    python toy_search.py FOLDER TRIALS AT_ONCE [FUNCTION N]
+
+runs what `run_trials` does of a search in FOLDER. With FUNCTION and N the process kills itself
+instead of calling FUNCTION for the Nth time.
+"""
+
+import logging
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import optuna
+import ray
+from ray import tune
+
+from detox_tune.config import SearchConfig
+from detox_tune.tuning import study, trials
+from detox_tune.tuning.checkpoints import find_checkpoint, seal
+from detox_tune.tuning.results import feasible_j
+from detox_tune.tuning.scheduler import CollapseScheduler
+from detox_tune.tuning.searcher import DetoxSearch
+from detox_tune.tuning.space import SearchSpace
+from detox_tune.tuning.study import SearchStudy
+
+SPACE = SearchSpace({"learning_rate": {"range": [0.0001, 0.01]}, "gamma": {"zero_or": [0.1, 1.0]}})
+EVERY = 10  # steps between reports
+MOMENTS: dict[str, tuple[Any, str]] = {
+    "suggest": (DetoxSearch, "suggest"),
+    "add": (optuna.Study, "add_trial"),
+    "judge": (CollapseScheduler, "on_trial_result"),
+    "note": (SearchStudy, "on_trial_result"),
+    "write": (optuna.Trial, "set_user_attr"),
+    "tell": (optuna.Study, "tell"),
+    "table": (study, "write_trials"),
+    "rename": (Path, "replace"),
+}
+
+
+def scores(learning_rate: float, step: int) -> tuple[float, float]:
+    """`j` and copy rate of a toy trial: some are poor, some collapse, some finish."""
+    kind = int(learning_rate * 1e6) % 4
+    return step / 100 * (0.3, 0.9, 0.5, 0.7)[kind], 0.9 if kind == 1 else 0.9 - step / 120
+
+
+def toy(settings: dict[str, Any], *, config: SearchConfig, task: None, sessions: Path) -> None:
+    """Does as `run_trial` does."""
+    last = find_checkpoint(sessions, settings["trial"], lambda report: report["step"])
+    start = 0
+    if last:
+        tune.report(last.report)
+        start = int((last.folder / "step").read_text())
+    for step in range(start + EVERY, 101, EVERY):
+        j, copy_rate = scores(settings["learning_rate"], step)
+        if settings["gamma"] > 0.4 and step == 30:
+            raise FloatingPointError("the loss is nan")
+        report = {"step": step, "j": j, "copy_rate": copy_rate, "seconds": 1.0, "n": 50}
+        report["feasible_j"] = feasible_j(report, max_copy_rate=0.1, copy_j=0.0)
+        shutil.rmtree("state", ignore_errors=True)
+        Path("state").mkdir()
+        Path("state", "step").write_text(str(step))
+        seal(Path("state"), report)
+        tune.report(report, checkpoint=tune.Checkpoint.from_directory("state"))
+
+
+def die_at(moment: str, n: int) -> None:
+    """Kill this process instead of the nth call."""
+    owner, name = MOMENTS[moment]
+    function: Callable[..., Any] = getattr(owner, name)
+    calls = iter(range(1, n))
+
+    def wrapper(*arguments: Any, **named: Any) -> Any:
+        if next(calls, None) is None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return function(*arguments, **named)
+
+    setattr(owner, name, wrapper)
+
+
+def main(folder: Path, n_trials: int, at_once: int) -> None:
+    config = SearchConfig(
+        name="toys",
+        seed=2,  # trials end in each way that there is
+        trials=n_trials,
+        steps=100,
+        eval_every=EVERY,
+        grace_steps=30,
+        reduction_factor=2,
+        collapse_grace=50,
+        startup_trials=3,
+        max_failures=0,
+    )
+    ray.init(
+        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL
+    )
+    known = SearchStudy(folder, SPACE, config.max_copy_rate)
+    trials.run_trial = toy  # type: ignore[assignment]
+    trials.run_trials(config, SPACE, None, known, folder, at_once, None)  # type: ignore[arg-type]
+    ray.shutdown()
+
+
+if __name__ == "__main__":
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if sys.argv[4:]:
+        die_at(sys.argv[4], int(sys.argv[5]))
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))
