@@ -76,7 +76,7 @@ def other_pairs(run: Path) -> None:
     Path("pairs.jsonl").write_text("\n".join(lines[1:]), encoding="utf-8")
 
 
-MISTAKES: dict[str, tuple[Callable[[Path], None], str, str]] = {
+MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "another setting": (nothing, "--steps 9", "--steps: a search that goes on has the settings"),
     "several": (nothing, "--seed 1 --dry-run", "--seed, --dry-run: a search that goes on"),
     "a space": (nothing, "space.yaml", "space.yaml: a search that goes on has the settings of"),

@@ -99,7 +99,7 @@ def main(folder: Path, n_trials: int, at_once: int) -> None:
         num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL
     )
     known = SearchStudy(folder, SPACE, config.max_copy_rate)
-    trials.run_trial = toy  # type: ignore[assignment]
+    vars(trials)["run_trial"] = toy
     trials.run_trials(config, SPACE, None, known, folder, at_once, None)  # type: ignore[arg-type]
     ray.shutdown()
 
