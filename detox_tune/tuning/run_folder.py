@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import importlib.metadata
 import json
 import os
 import shutil
+import sqlite3
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -92,12 +93,27 @@ def stopped_run(folder: Path, changes: Mapping[str, Any]) -> StoppedRun:
             f"{folder} has nothing left to do: its {before.trials} trials ended. Give --trials "
             f"{2 * before.trials}, say, for more"
         )
-    if (folder / "ray").exists() and not (folder / STUDY_FILE).is_file():
+    if (folder / "ray").exists():
+        _check_study(folder)
+    return StoppedRun(folder, config, SearchSpace(record["space"], f"{path}: space"), record)
+
+
+def _check_study(folder: Path) -> None:
+    path = folder / STUDY_FILE
+    if not path.is_file():
         raise UserError(
             f"{folder} has no {STUDY_FILE}, which knows the trials: put it back, or start a new "
             f"search; {_KEPT}"
         )
-    return StoppedRun(folder, config, SearchSpace(record["space"], f"{path}: space"), record)
+    try:
+        with contextlib.closing(sqlite3.connect(path)) as study:
+            [found] = study.execute("PRAGMA quick_check(1)").fetchone()
+    except sqlite3.DatabaseError as error:
+        found = str(error)
+    if found != "ok":
+        raise UserError(
+            f"{path} is damaged ({found}): put back a copy of it, or start a new search; {_KEPT}"
+        )
 
 
 def _read_record(folder: Path) -> dict[str, Any]:
@@ -122,7 +138,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
     return record
 
 
-@contextmanager
+@contextlib.contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """The folder, made if need be, for this process alone.
 

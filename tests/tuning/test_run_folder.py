@@ -76,6 +76,11 @@ def other_pairs(run: Path) -> None:
     Path("pairs.jsonl").write_text("\n".join(lines[1:]), encoding="utf-8")
 
 
+def no_database(run: Path) -> None:
+    (run / "ray").mkdir()
+    (run / "study.db").write_bytes(b"trials" * 1000)
+
+
 MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "another setting": (nothing, "--steps 9", "--steps: a search that goes on has the settings"),
     "several": (nothing, "--seed 1 --dry-run", "--seed, --dry-run: a search that goes on"),
@@ -104,6 +109,7 @@ MISTAKES: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "has nothing left to do: its 2 trials ended. Give --trials",
     ),
     "trials without a study": (lambda run: (run / "ray").mkdir(), "", "has no study.db"),
+    "a damaged study": (no_database, "", "study.db is damaged (file is not a database)"),
     "other pairs": (other_pairs, "", "pairs (pairs.jsonl) changed since the search in"),
     "another lexicon": (
         record(lambda content: content.update(lexicon_sha256="0")),
