@@ -38,7 +38,6 @@ LORA_APPROACHES: tuple[LoraApproach, ...] = get_args(LoraApproach)
 TrainerName = Literal["original", "toxic_penalty_v1", "toxic_mask_v1"]
 """Cross-entropy; that plus gamma x toxic penalty; masked cross-entropy plus gamma x penalty."""
 Quoting = Literal["auto", "quoted", "plain"]
-"""How `"` is read in a tsv or csv: by the rule of docs/data.md, as csv does, or as a character."""
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 PathText = Annotated[str, AfterValidator(os.path.expanduser)]

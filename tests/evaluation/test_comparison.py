@@ -117,7 +117,7 @@ def test_table(scored: dict[str, pd.DataFrame]) -> None:
         *("system", "duplicate", "reference"),
     ]
     assert rows[4][1] == "2"
-    assert rows[4][-4:] == ["1.000", "1.000-1.000", "1.000", "1.000-1.000"]
+    assert rows[4][-4:] == ["1.000", ".342-1.000", "1.000", ".342-1.000"]  # Wilson's, of 2
     assert "-" in rows[0]
 
 

@@ -199,7 +199,8 @@ def test_without_a_terminal_something_is_said_every_half_minute(
     assert written(console) == ""
     monkeypatch.setattr("detox_tune.tuning.progress.SECONDS_BETWEEN_LINES", 0.0)
     progress.on_step_end(iteration=2, trials=trials)
-    assert written(console) == "0/3 trials done | 2 waiting, 1 running | 0s elapsed\n"
+    expected = "0/3 trials done | 2 waiting, 1 running | 0s elapsed | about 0s left\n"
+    assert written(console) == expected
 
 
 @pytest.mark.parametrize(

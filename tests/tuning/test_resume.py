@@ -53,11 +53,10 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+# More of them, at a fraction of the time, are in test_study.py.
 DEATHS = [
     ("add", 2),  # a trial is proposed, and not yet written down
-    ("judge", 5),  # the driver has a report, and has not judged it
     ("write", 7),  # it has judged it, and not yet written it down
-    ("tell", 1),  # a trial's end is written down, and Optuna not yet told
     ("rename", 1),  # trials.csv is written, and not yet in its place
 ]
 

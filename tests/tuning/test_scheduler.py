@@ -115,11 +115,11 @@ def slow_asha(
             stopped.append((trial, step))
         elif reached:
             others = rungs[max(reached)]
-            if others and j < np.percentile(others, 100 - 100 / factor):
+            if others and j < np.percentile(others, (1 - 1 / factor) * 100):
                 stopped.append((trial, step))
             others.append(j)
         elif any(
-            best[trial] < np.percentile(rungs[m], 100 - 100 / factor)
+            best[trial] < np.percentile(rungs[m], (1 - 1 / factor) * 100)
             for m in rungs
             if m <= step and rungs[m]
         ):

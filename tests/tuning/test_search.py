@@ -267,7 +267,8 @@ def test_what_is_printed_is_only_what_matters(folder: Path, plain_run: Path) -> 
     printed = [line for line in lines if line.strip()]
     assert printed[0].startswith("pairs: ")
     assert f"training examples are longer than max_tokens={MAX_TOKENS}" in printed[1]
-    assert [line[:5] for line in printed[2:4]] == ["[1/2]", "[2/2]"]
+    # On a slow machine lines of progress stand between them.
+    assert [line[:5] for line in printed if line.startswith("[")] == ["[1/2]", "[2/2]"]
     assert any(line.startswith("winner: trial_00") for line in printed)
     assert len(printed) < 20
     assert not any("Warning" in line or "\x1b" in line for line in printed)
