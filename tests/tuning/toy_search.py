@@ -20,24 +20,19 @@ import ray
 from ray import tune
 
 from detox_tune.config import SearchConfig
-from detox_tune.tuning import study, trials
+from detox_tune.tuning import trials
 from detox_tune.tuning.checkpoints import find_checkpoint, seal
 from detox_tune.tuning.results import feasible_j
 from detox_tune.tuning.scheduler import CollapseScheduler
-from detox_tune.tuning.searcher import DetoxSearch
 from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.study import SearchStudy
 
 SPACE = SearchSpace({"learning_rate": {"range": [0.0001, 0.01]}, "gamma": {"zero_or": [0.1, 1.0]}})
 EVERY = 10  # steps between reports
 MOMENTS: dict[str, tuple[Any, str]] = {
-    "suggest": (DetoxSearch, "suggest"),
     "add": (optuna.Study, "add_trial"),
     "judge": (CollapseScheduler, "on_trial_result"),
-    "note": (SearchStudy, "on_trial_result"),
     "write": (optuna.Trial, "set_user_attr"),
-    "tell": (optuna.Study, "tell"),
-    "table": (study, "write_trials"),
     "rename": (Path, "replace"),
 }
 
