@@ -68,7 +68,7 @@ def word_pieces(ids: Sequence[int], starts_word: Sequence[bool]) -> list[list[in
 
 def pretrain(
     model: MT5ForConditionalGeneration,
-    sentences: Sequence[list[list[int]]],
+    draw: Callable[[], Sequence[list[list[int]]]],
     *,
     sentinel: int,
     end: int,
@@ -84,7 +84,8 @@ def pretrain(
 
     Args:
         model: trained in place, on the CPU; left in evaluation mode.
-        sentences: clean sentences, a list of word pieces for each word, without the end token.
+        draw: gives the clean sentences of an epoch, a list of word pieces for each word, without
+            the end token.
         sentinel: id that stands for hidden words.
         end: id of the end token.
         steps: optimiser steps.
@@ -100,7 +101,7 @@ def pretrain(
         for optimizer in optimizers
     ]
     model.train()
-    for step, batch in enumerate(itertools.islice(_batches(sentences, rng), steps), start=1):
+    for step, batch in enumerate(itertools.islice(_batches(draw, rng), steps), start=1):
         noisy = [
             [*_noise(words, rng.choice(rng.choice(batch)), sentinel, rng), end] for words in batch
         ]
@@ -174,11 +175,12 @@ def _orthogonalised(matrices_nrc: torch.Tensor) -> torch.Tensor:
 
 
 def _batches(
-    sentences: Sequence[list[list[int]]], rng: random.Random
+    draw: Callable[[], Sequence[list[list[int]]]], rng: random.Random
 ) -> Iterator[list[list[list[int]]]]:
     """Endless batches: shuffled, then sorted by length within windows of 16 batches."""
     window = BATCH_SIZE * 16
     while True:
+        sentences = draw()
         order = list(range(len(sentences)))
         rng.shuffle(order)
         for start in range(0, len(order), window):

@@ -29,7 +29,7 @@ from detox_tune.machine import cores, threads
 from detox_tune.model.base import quiet_libraries, read_text_plainly
 from detox_tune.model.denoising import BATCH_SIZE, pretrain, with_unfamiliar_words, word_pieces
 
-RECIPE = 5
+RECIPE = 6
 """Raised whenever a change here makes other weights from the same sentences."""
 
 _LONGEST = 32  # pieces; what is longer costs time and teaches nothing new
@@ -102,28 +102,33 @@ def _build(
 ) -> None:
     quiet_libraries()
     rng = random.Random(seed)
-    texts = with_unfamiliar_words(sentences, rng)
-    tokenizer = train_tokenizer(texts, vocabulary, folder)
+    tokenizer = train_tokenizer(with_unfamiliar_words(sentences, rng), vocabulary, folder)
     tokenizer.save_pretrained(folder)
     read_text_plainly(tokenizer)
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     starts_word = [piece.startswith("▁") for piece in pieces]
-    words = [
-        word_pieces(ids, starts_word)
-        for ids in tokenizer(texts).input_ids
-        if 2 < len(ids) <= _LONGEST
-    ]
-    if len(words) < BATCH_SIZE:
-        raise UserError(
-            f"the pocket base needs at least {BATCH_SIZE} sentences of at most {_LONGEST} pieces, "
-            f"but got {len(words)}: give more data, or name a checkpoint with --base-model"
-        )
+
+    def draw() -> list[list[list[int]]]:
+        """The sentences of an epoch; every epoch has other unfamiliar words."""
+        words = [
+            word_pieces(ids, starts_word)
+            for ids in tokenizer(with_unfamiliar_words(sentences, rng)).input_ids
+            if 2 < len(ids) <= _LONGEST
+        ]
+        if len(words) < BATCH_SIZE:
+            raise UserError(
+                f"the pocket base needs at least {BATCH_SIZE} sentences of at most {_LONGEST} "
+                f"pieces, but got {len(words)}: give more data, or name a checkpoint with "
+                "--base-model"
+            )
+        return words
+
     with torch.random.fork_rng(devices=[]), threads(cores()):
         torch.manual_seed(seed)
         model = new_model(len(tokenizer))
         pretrain(
             model,
-            words,
+            draw,
             sentinel=tokenizer.get_vocab()["<extra_id_0>"],
             end=tokenizer.eos_token_id,
             steps=steps,
