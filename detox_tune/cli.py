@@ -83,6 +83,8 @@ def quiet_environment() -> None:
     # bitsandbytes warns at import, on some processors, that it lacks a kernel that we do not use
     logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
     logging.getLogger("ray.tune.tune").setLevel(logging.CRITICAL)  # failed trials are in our table
+    # Ray tells of its tokens, which are its default
+    logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     quiet = {
         "TOKENIZERS_PARALLELISM": "false",
         "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables
@@ -91,8 +93,6 @@ def quiet_environment() -> None:
         "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
         "RAY_USAGE_STATS_ENABLED": "0",
-        # Ray authenticates with a token by default, and says so on the screen unless asked to
-        "RAY_AUTH_MODE": "token",
     }
     for name, value in quiet.items():
         os.environ.setdefault(name, value)

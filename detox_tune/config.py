@@ -234,8 +234,9 @@ class SearchConfig(_Settings):
     max_copy_rate: Rate = 0.10
     """Highest validation copy rate that a winner may have."""
 
-    address: str | None = None
-    """Ray cluster to join (`auto` on its head, or host:port); None starts Ray on this machine."""
+    address: str | None = Field(default_factory=lambda: os.environ.get("RAY_ADDRESS") or None)
+    """Ray cluster to join: `auto` on its head, or host:port; by default RAY_ADDRESS, which
+    `ray job submit` sets, and without it Ray is started on this machine."""
     gpus_per_trial: NonNegativeFloat = 0.0
     """GPUs of a trial; fractions share a GPU."""
     cpus_per_trial: PositiveFloat = 1.0

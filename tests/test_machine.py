@@ -18,8 +18,8 @@ quiet_environment()
 from detox_tune.config import SearchConfig
 from detox_tune.tuning.cluster import concurrency, connected
 config = SearchConfig(name="one-core")
-with connected(config) as resources:
-    print("trials at once:", concurrency(config, resources))
+with connected(config) as slots:
+    print("trials at once:", concurrency(config, slots))
 """
 
 

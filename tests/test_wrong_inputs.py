@@ -133,7 +133,8 @@ MISTAKES: dict[str, tuple[Callable[[], None], str, str]] = {
     "no address": (nothing, "--address here", "address='here' must be `auto` or host:port"),
     "no such GPU": (nothing, "--gpus-per-trial 1", "gpus_per_trial=1, but this machine has 0 GPUs"),
     "a Ray client": (nothing, "--address ray://x:1", "--address auto"),
-    "no cluster": (nothing, "--address 127.0.0.1:1", "'127.0.0.1:1': no Ray cluster answers there"),
+    "a dashboard": (nothing, "--address http://x:1", "is a dashboard: submit the command there"),
+    "no cluster": (nothing, "--address 127.0.0.1:1", "'127.0.0.1:1': nothing answers there"),
     # files
     "no such data": (nothing, "--data none.tsv", "none.tsv: no such file"),
     "unknown columns": (data("a\tb\nx\ty\n"), "--data en.tsv", "has 'a', 'b'; set source_column"),

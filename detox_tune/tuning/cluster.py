@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import socket
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import ray
 from ray._common.utils import get_default_ray_temp_dir
+from ray._private.authentication.authentication_token_setup import (
+    maybe_enable_token_auth_if_token_available,
+)
 
 from detox_tune.config import SearchConfig
 from detox_tune.errors import UserError
@@ -18,69 +23,123 @@ from detox_tune.machine import cores
 
 _CONNECT_SECONDS = 10
 _LONGEST_SOCKET_PATH = 107  # bytes; a rule of Linux
+_START = "start one with `ray start --head` or `ray up cluster.yaml`"
+_TOKEN = "put the cluster's token into ~/.ray/auth_token"  # noqa: S105  # no token, a remedy
 
 
 @contextmanager
-def connected(config: SearchConfig) -> Iterator[dict[str, float]]:
-    """Ray, started here or joined at `address`; yields the cluster's resources.
+def connected(config: SearchConfig) -> Iterator[int]:
+    """Ray, started here or joined at `address`; yields how many trials have room at once.
 
     Raises:
-        UserError: if the cluster can't be reached or has too little for one trial.
+        UserError: if the cluster can't be joined, or this machine has too little for one trial.
     """
-    if config.address and config.address.startswith("ray://"):
-        raise UserError(
-            f"address={config.address!r} is a Ray client, which would run the search out of sight "
-            "on the cluster: start the command on the cluster's head, with --address auto"
-        )
     quiet: Any = {"logging_level": logging.ERROR, "log_to_driver": False}
     if config.address:
         _join(config.address, quiet)
     else:
         ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
     try:
-        resources = ray.cluster_resources()
-        needs = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
-        for kind, needed in needs.items():
-            # A joined cluster may still scale up; what starts here is all there will be.
-            if not config.address and needed > resources.get(kind, 0):
-                raise UserError(
-                    f"{kind.lower()}s_per_trial={needed:g}, but this machine has "
-                    f"{resources.get(kind, 0):g} {kind}s: lower it, or join a cluster (--address)"
-                )
-        yield resources
+        if not config.address:
+            _check_room(config, ray.cluster_resources())
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        yield room(nodes, config.cpus_per_trial, config.gpus_per_trial)
     finally:
         ray.shutdown()
 
 
+def _check_room(config: SearchConfig, resources: Mapping[str, float]) -> None:
+    """What is started here is all there will be; a joined cluster may still scale up."""
+    needs = {"CPU": config.cpus_per_trial, "GPU": config.gpus_per_trial}
+    for kind, needed in needs.items():
+        if needed > resources.get(kind, 0):
+            raise UserError(
+                f"{kind.lower()}s_per_trial={needed:g}, but this machine has "
+                f"{resources.get(kind, 0):g} {kind}s: lower it, or join a cluster (--address)"
+            )
+
+
 def _join(address: str, quiet: dict[str, Any]) -> None:
+    # Ray does so itself for `auto` only; a cluster without tokens does not mind.
+    maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
     try:
-        _reach(address)
-        ray.init(address=address, **quiet)
-    except (OSError, ray.exceptions.AuthenticationError) as error:  # ConnectionError is an OSError
+        with _silent_stderr():  # Ray's C++ part says there, each second, that it still tries
+            ray.init(address=address, **quiet)
+    except ray.exceptions.AuthenticationError as error:
+        raise UserError(
+            f"{_named(address)}: RAY_AUTH_MODE=token is set, and there is no token: {_TOKEN}"
+        ) from error
+    except ConnectionError as error:
         reason = " ".join(str(error).split())[:160]
         raise UserError(
-            f"address={address!r}: no Ray cluster answers there that lets this machine in: start "
-            "one with `ray start --head` or `ray up cluster.yaml`, or leave --address out "
-            f"({reason})"
+            f"{_named(address)}: no Ray cluster there lets this machine in ({reason}): "
+            f"{_START}, {_TOKEN} if it has one, or {_otherwise(address)}"
         ) from error
 
 
-def _reach(address: str) -> None:
-    """Fail at once where nobody listens; Ray itself tries for minutes."""
-    host, _, port = address.rpartition(":")
-    if address == "auto":
-        return
-    if not (host and port.isdecimal()):
-        raise UserError(f"address={address!r} must be `auto` or host:port, such as 10.0.0.1:6379")
-    socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+@contextmanager
+def _silent_stderr() -> Iterator[None]:
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
-def check_temporary_folder() -> None:
-    """Refuse a temporary folder whose path is too long for the sockets of a Ray started here.
+def _named(address: str) -> str:
+    given = address == os.environ.get("RAY_ADDRESS")
+    return f"address={address!r}{' (from RAY_ADDRESS)' if given else ''}"
+
+
+def _otherwise(address: str) -> str:
+    given = address == os.environ.get("RAY_ADDRESS")
+    return "unset RAY_ADDRESS" if given else "leave --address out"
+
+
+def check_ray(config: SearchConfig) -> None:
+    """Find out, before anything is loaded, whether Ray can be started here, or joined.
 
     Raises:
-        UserError: by how much.
+        UserError: if not, with the reason.
     """
+    if config.address is None:
+        _check_temporary_folder()
+        return
+    _check_form(config.address)
+    host, _, port = config.address.rpartition(":")
+    try:
+        if host:  # else `auto`
+            socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except OSError as error:  # Ray itself tries for minutes where nobody listens
+        raise UserError(
+            f"{_named(config.address)}: nothing answers there ({error}): {_START}, or "
+            f"{_otherwise(config.address)}"
+        ) from error
+
+
+def _check_form(address: str) -> None:
+    if address.startswith("ray://"):
+        raise UserError(
+            f"{_named(address)} is a Ray client, which would run the search out of sight on the "
+            "cluster: start the command on the cluster's head, with --address auto, or submit it "
+            "as a job"
+        )
+    if address.startswith(("http://", "https://")):
+        raise UserError(
+            f"{_named(address)} is a dashboard: submit the command there (`ray job submit`), or "
+            f"{_otherwise(address)}"
+        )
+    host, _, port = address.rpartition(":")
+    if address != "auto" and not (host and port.isdecimal()):
+        raise UserError(f"{_named(address)} must be `auto` or host:port, such as 10.0.0.1:6379")
+
+
+def _check_temporary_folder() -> None:
+    """Refuse one whose path is too long for the sockets of a Ray started here."""
     folder = get_default_ray_temp_dir()
     session = "session_2026-01-01_00-00-00_000000_4194304"  # its name: a time, and the process
     over = len(os.fsencode(f"{folder}/{session}/sockets/plasma_store")) - _LONGEST_SOCKET_PATH
@@ -91,17 +150,41 @@ def check_temporary_folder() -> None:
         )
 
 
-def concurrency(config: SearchConfig, resources: dict[str, float]) -> int:
+def room(nodes: Iterable[Mapping[str, float]], cpus: float, gpus: float) -> int:
+    """How many trials fit on nodes at once.
+
+    A trial needs its CPUs and GPUs on one node. A share of a GPU is one of a single GPU: of 8 GPUs,
+    48 trials can have .15 each, not 53.
+
+    Args:
+        nodes: of each node that is up, its resources, as `CPU` and `GPU`.
+        cpus: of a trial.
+        gpus: of a trial: a share of one, or a whole number.
+    """
+
+    def fits(have: float, needed: float) -> int:
+        return math.floor(have / needed + 1e-9)
+
+    def on_node(node: Mapping[str, float]) -> int:
+        by_cpus, devices = fits(node.get("CPU", 0), cpus), node.get("GPU", 0)
+        if gpus == 0:
+            return by_cpus
+        by_gpus = int(devices) * fits(1, gpus) if gpus < 1 else fits(devices, gpus)
+        return min(by_cpus, by_gpus)
+
+    return sum(map(on_node, nodes))
+
+
+def concurrency(config: SearchConfig, slots: int) -> int:
     """How many trials may be pending or running at once, at least 1.
 
     A joined cluster is asked for twice what it has now, and at least for the random trials that
     the sampler starts with, so that its autoscaler sees demand, from nothing too. Not for all:
     settings are drawn when a trial becomes pending, and TPE should know some results by then.
+
+    Args:
+        config: of the search.
+        slots: trials that have room now (`room`).
     """
-    fits = resources.get("CPU", 0) / config.cpus_per_trial
-    if config.gpus_per_trial > 0:
-        fits = min(fits, resources.get("GPU", 0) / config.gpus_per_trial)
-    at_once = max(1, int(fits + 1e-9))
-    if config.address:
-        at_once = max(2 * at_once, config.startup_trials)
-    return min(config.trials, at_once)
+    at_once = max(2 * slots, config.startup_trials) if config.address else slots
+    return max(1, min(config.trials, at_once))

@@ -18,7 +18,7 @@ from detox_tune.long_work import clock
 from detox_tune.tuning.base import find_base
 from detox_tune.tuning.checks.quick import quick_checks
 from detox_tune.tuning.checks.result import raise_first_failure
-from detox_tune.tuning.cluster import check_temporary_folder, concurrency, connected
+from detox_tune.tuning.cluster import check_ray, concurrency, connected
 from detox_tune.tuning.corpus import Corpus, load_corpus
 from detox_tune.tuning.export import export_winner
 from detox_tune.tuning.progress import settings
@@ -59,20 +59,19 @@ class _Search:
         self.record: dict[str, Any] = {}
 
     def run(self, stopped: StoppedRun | None) -> int:
-        if not self.config.address:
-            check_temporary_folder()
+        check_ray(self.config)
         try:
             with ExitStack() as held:
                 if stopped:
                     held.enter_context(claimed(self.folder))
                 corpus, task = self._prepare(stopped)
-                with connected(self.config) as resources:
+                with connected(self.config) as slots:
                     if not stopped:
                         held.enter_context(claimed(self.folder))
                         base = keep_base(self.config, task.base, self.folder)
                         task = dataclasses.replace(task, base=base)
                     write_json(self.folder / RECORD, self.record)
-                    trials = self._run_trials(task, concurrency(self.config, resources))
+                    trials = self._run_trials(task, concurrency(self.config, slots))
                 return self._conclude(trials, corpus, task)
         except KeyboardInterrupt:
             if (self.folder / RECORD).is_file():

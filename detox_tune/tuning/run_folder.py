@@ -81,7 +81,8 @@ def stopped_run(folder: Path, changes: Mapping[str, Any]) -> StoppedRun:
             f"this is {__version__}, whose scores may mean something else: go on with that version"
         )
     before = validated(SearchConfig, record["search"], str(path))
-    settings = {**record["search"], "address": None, "hours": None, **changes}
+    kept = {name: v for name, v in record["search"].items() if name not in ("address", "hours")}
+    settings = {**kept, **changes}
     config = validated(SearchConfig, settings, str(path))
     if config.trials < before.trials:
         raise UserError(

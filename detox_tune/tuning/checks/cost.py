@@ -13,7 +13,7 @@ from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.long_work import clock
 from detox_tune.machine import cores, memory
 from detox_tune.tuning.checks.result import CheckResult, Status
-from detox_tune.tuning.cluster import concurrency
+from detox_tune.tuning.cluster import room
 
 _MEMORY_WARN = 0.9  # of the machine's
 
@@ -35,9 +35,9 @@ def estimate_check(
         report_seconds: of decoding and scoring the validation sample once.
         peak_bytes: memory of one trial, see `peak_memory`.
     """
-    here = config.model_copy(update={"address": None})
-    resources = {"CPU": cores(), "GPU": torch.cuda.device_count()}
-    at_once = concurrency(here, {name: float(value) for name, value in resources.items()})
+    here = {"CPU": cores(), "GPU": torch.cuda.device_count()}
+    fit = room([here], config.cpus_per_trial, config.gpus_per_trial)
+    at_once = max(1, min(config.trials, fit))
     reports = config.steps // config.eval_every
     trial_seconds = step_seconds * config.steps + report_seconds * reports
     rounds = -(-config.trials // at_once)
