@@ -161,7 +161,10 @@ class SearchConfig(_Settings):
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run; its results go to OUT/NAME/. Letters, digits, `.`, `_` and `-`."""
     out: PathText = "results"
-    """Folder that holds runs; on a cluster, one that all nodes share."""
+    """Folder that holds runs; on a cluster without `storage`, one that all nodes share."""
+    storage: str | None = None
+    """URI of a folder for checkpoints and a copy of the results (s3://, gs://, file://); None
+    keeps them in the run's folder."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Decides sampling, splits, initial adapters, data order and dropout."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from transformers import PreTrainedModel
@@ -36,6 +37,30 @@ def find_base(config: SearchConfig, corpus: Corpus, console: Console) -> str:
             progress=progress,
         )
     return str(folder)
+
+
+def read_files(folder: Path) -> tuple[tuple[str, bytes], ...]:
+    """Names and contents of the files in a folder."""
+    return tuple((path.name, path.read_bytes()) for path in sorted(folder.iterdir()))
+
+
+def base_on_this_node(base: str, files: tuple[tuple[str, bytes], ...]) -> str:
+    """The base's hub name or folder on the node that asks.
+
+    Args:
+        base: what it is on the driver's node.
+        files: of a pocket base, which are written here if that folder is not seen; else empty.
+    """
+    return base if Path(base).is_dir() or not files else _written(files).name
+
+
+@lru_cache(maxsize=1)
+def _written(files: tuple[tuple[str, bytes], ...]) -> TemporaryDirectory[str]:
+    """The files in a folder that goes with this process."""
+    folder: TemporaryDirectory[str] = TemporaryDirectory(prefix="detox_tune-base-")
+    for name, content in files:
+        Path(folder.name, name).write_bytes(content)
+    return folder
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pyarrow import fs
+from ray.tune import Checkpoint
+
 from detox_tune.files import write_json
+from detox_tune.tuning.storage import Storage
 
 _SEAL = "seal.json"
 
@@ -21,42 +25,48 @@ class SealedCheckpoint(NamedTuple):
     """A whole checkpoint, and the report that came with it."""
 
     report: dict[str, Any]
-    folder: Path
+    checkpoint: Checkpoint
 
 
 def seal(folder: Path, report: Mapping[str, Any]) -> None:
     """Add the seal to a checkpoint that is complete: its report, and the SHA-256 of its files."""
-    files = {path.name: _sha256(path) for path in sorted(folder.iterdir())}
+    here = fs.LocalFileSystem()
+    files = {path.name: _sha256(here, str(path)) for path in sorted(folder.iterdir())}
     write_json(folder / _SEAL, {"report": report, "files": files})
 
 
 def find_checkpoint(
-    sessions: Path, trial: str, rank: Callable[[Mapping[str, Any]], float]
+    storage: Storage, trial: str, rank: Callable[[Mapping[str, Any]], float]
 ) -> SealedCheckpoint | None:
     """The checkpoint of a trial whose report ranks highest, among those that are whole.
 
     Args:
-        sessions: RUN/ray, where each start of the search has a folder of its own.
+        storage: where each start of the search has a folder of its own.
         trial: the trial's name.
         rank: of a report; the first of equal ones is taken.
     """
-    found = []
-    for path in sorted(sessions.glob(f"*/{trial}/checkpoint_*/{_SEAL}")):
-        try:
-            content = json.loads(path.read_bytes())
-        except (OSError, ValueError):
-            continue  # half-written, or just removed by Tune
-        found.append((content, path.parent))
+    filesystem, found = storage.filesystem, []
+    for session in storage.names():
+        for name in storage.names(f"{session}/{trial}"):
+            folder = f"{storage.path}/{session}/{trial}/{name}"
+            try:
+                with filesystem.open_input_file(f"{folder}/{_SEAL}") as file:
+                    found.append((json.loads(file.read()), folder))
+            except (FileNotFoundError, NotADirectoryError, ValueError):
+                continue  # no checkpoint, one half-written, or one that Tune just removed
     for content, folder in sorted(found, key=lambda one: -rank(one[0]["report"])):
-        if all(_is_whole(folder / name, sha256) for name, sha256 in content["files"].items()):
-            return SealedCheckpoint(content["report"], folder)
+        if all(_is_whole(filesystem, f"{folder}/{n}", s) for n, s in content["files"].items()):
+            return SealedCheckpoint(content["report"], Checkpoint(folder, filesystem))
     return None
 
 
-def _is_whole(path: Path, sha256: str) -> bool:
-    return path.is_file() and _sha256(path) == sha256
+def _is_whole(filesystem: fs.FileSystem, path: str, sha256: str) -> bool:
+    try:
+        return _sha256(filesystem, path) == sha256
+    except FileNotFoundError:
+        return False
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
+def _sha256(filesystem: fs.FileSystem, path: str) -> str:
+    with filesystem.open_input_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -24,7 +24,7 @@ from detox_tune.machine import cores
 _CONNECT_SECONDS = 10
 _LONGEST_SOCKET_PATH = 107  # bytes; a rule of Linux
 _START = "start one with `ray start --head` or `ray up cluster.yaml`"
-_TOKEN = "put the cluster's token into ~/.ray/auth_token"  # noqa: S105  # no token, a remedy
+_TOKEN = "put the cluster's token into ~/.ray/auth_token"
 
 
 @contextmanager

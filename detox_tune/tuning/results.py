@@ -15,6 +15,7 @@ from detox_tune.config import TrialConfig
 from detox_tune.evaluation.scores import SCORES
 from detox_tune.files import write_table
 from detox_tune.tuning.checkpoints import find_checkpoint
+from detox_tune.tuning.storage import Storage
 
 COLUMNS = (
     "trial",
@@ -94,21 +95,21 @@ def trial_row(trial: TrialRecord) -> dict[str, Any]:
     }
 
 
-def candidates(trials: Iterable[TrialRecord], sessions: Path) -> list[Candidate]:
+def candidates(trials: Iterable[TrialRecord], storage: Storage) -> list[Candidate]:
     """The best reports that may win and whose checkpoints are whole, one of a trial, best first.
 
     Args:
         trials: of the search.
-        sessions: RUN/ray, where their checkpoints are.
+        storage: where their checkpoints are.
     """
     found = []
     for trial in trials:
         if not any(report["feasible_j"] > -1 for report in trial.reports):  # others may not win
             continue
-        best = find_checkpoint(sessions, trial.name, lambda report: float(report["feasible_j"]))
+        best = find_checkpoint(storage, trial.name, lambda report: float(report["feasible_j"]))
         if best and best.report["feasible_j"] > -1:
             settings = TrialConfig.model_validate(trial.settings)
-            found.append(Candidate(trial.name, settings, best.report, Checkpoint(str(best.folder))))
+            found.append(Candidate(trial.name, settings, best.report, best.checkpoint))
     return sorted(found, key=lambda one: -one.report["feasible_j"])
 
 

@@ -15,7 +15,7 @@ from rich.table import Table
 from detox_tune.config import SearchConfig
 from detox_tune.files import write_json
 from detox_tune.long_work import clock
-from detox_tune.tuning.base import find_base
+from detox_tune.tuning.base import find_base, read_files
 from detox_tune.tuning.checks.quick import quick_checks
 from detox_tune.tuning.checks.result import raise_first_failure
 from detox_tune.tuning.cluster import check_ray, concurrency, connected
@@ -34,7 +34,8 @@ from detox_tune.tuning.run_folder import (
     now,
 )
 from detox_tune.tuning.space import SearchSpace
-from detox_tune.tuning.study import SearchStudy
+from detox_tune.tuning.storage import check_storage, checkpoint_storage, keep_results
+from detox_tune.tuning.study import STUDY_FILE, SearchStudy
 from detox_tune.tuning.task import Task, build_task
 from detox_tune.tuning.trials import run_trials
 from detox_tune.tuning.winner import Finalist, score_finalists
@@ -60,6 +61,7 @@ class _Search:
 
     def run(self, stopped: StoppedRun | None) -> int:
         check_ray(self.config)
+        check_storage(self.config, new=stopped is None)
         try:
             with ExitStack() as held:
                 if stopped:
@@ -70,7 +72,10 @@ class _Search:
                         held.enter_context(claimed(self.folder))
                         base = keep_base(self.config, task.base, self.folder)
                         task = dataclasses.replace(task, base=base)
+                    if self.config.base_model == "pocket":
+                        task = dataclasses.replace(task, base_files=read_files(Path(task.base)))
                     write_json(self.folder / RECORD, self.record)
+                    keep_results(self.config, self.folder, (RECORD, "base"))
                     trials = self._run_trials(task, concurrency(self.config, slots))
                 return self._conclude(trials, corpus, task)
         except KeyboardInterrupt:
@@ -132,7 +137,7 @@ class _Search:
                 f"{self._resume_command()}"
             )
         validation = corpus.splits.validation
-        best = candidates(trials, folder / "ray")
+        best = candidates(trials, checkpoint_storage(config, folder))
         if best:
             log.print(f"scoring the best trials on all {len(validation)} validation pairs")
         finalists = score_finalists(best, config, task, validation, log)
@@ -160,6 +165,10 @@ class _Search:
         if not stopped:
             self.record["finished"] = now()
         write_json(self.folder / RECORD, self.record)
+        try:
+            keep_results(self.config, self.folder, (RECORD, STUDY_FILE, "trials.csv", "best"))
+        except OSError as error:
+            self.log.print(f"results are in {self.folder} alone: {error}", style="yellow")
 
     def _seconds(self) -> float:
         return time.monotonic() - self.started

@@ -50,6 +50,10 @@ def new_folder(config: SearchConfig) -> Path:
     Raises:
         UserError: if it holds something, which a new run would mix with, or cannot be written.
     """
+    if "://" in config.out:
+        raise UserError(
+            f"out={config.out!r} must be a folder on this machine: give a URI with --storage"
+        )
     folder = Path(os.path.abspath(Path(config.out) / config.name))
     check_can_write(folder / RECORD, "--out or --name")
     if folder.is_dir() and any(folder.iterdir()):

@@ -40,6 +40,8 @@ class Task:
     scorers: Scorers
     copy_j: float
     """`j` of the untouched copy on the validation sample: a winner is above it."""
+    base_files: tuple[tuple[str, bytes], ...] = ()
+    """Of a pocket base, names and contents: other nodes may not see the driver's files."""
 
     def mean_scores(
         self, outputs: Sequence[str], pairs: Sequence[Pair], task_prefix: str

@@ -26,14 +26,17 @@ from detox_tune.model.vocabulary import CutTokenizer
 from detox_tune.training.detox_trainer import DetoxTrainer
 from detox_tune.training.masking import MaskStatistics
 from detox_tune.training.trainer import build_trainer
-from detox_tune.tuning.base import load_cut_base
+from detox_tune.tuning.base import base_on_this_node, load_cut_base
 from detox_tune.tuning.checkpoints import find_checkpoint, seal
 from detox_tune.tuning.results import feasible_j
+from detox_tune.tuning.storage import Storage
 from detox_tune.tuning.task import Task
+
+_WAITS = (5, 10, 20, 40, 80)  # seconds between tries to write to a storage that fails
 
 
 def run_trial(
-    settings: Mapping[str, Any], *, config: SearchConfig, task: Task, sessions: Path
+    settings: Mapping[str, Any], *, config: SearchConfig, task: Task, storage: Storage
 ) -> None:
     """Train one adapter and report its validation scores, with a checkpoint, as it goes.
 
@@ -46,21 +49,23 @@ def run_trial(
         settings: of the trial, and its name as `trial`.
         config: of the search.
         task: what its trials share.
-        sessions: RUN/ray, on a file system that all nodes share.
+        storage: for its checkpoints.
     """
     trial = TrialConfig.model_validate({n: v for n, v in settings.items() if n != "trial"})
     device = use_device(config.gpus_per_trial)
-    base, tokenizer = load_cut_base(task.base, config.quantization, device, task.vocabulary)
+    folder = base_on_this_node(task.base, task.base_files)
+    base, tokenizer = load_cut_base(folder, config.quantization, device, task.vocabulary)
     with adapted(base, trial, seed=config.seed) as model:
         arguments = training_arguments(trial, config, Path("trainer"), device)
         trainer = trial_trainer(trial, model, arguments, config, task, task.rows(trial))
         trainer.add_callback(ReportToTune(tokenizer, trial, config, task, trainer.mask_statistics))
-        last = find_checkpoint(sessions, settings["trial"], lambda report: report["step"])
+        last = find_checkpoint(storage, settings["trial"], lambda report: report["step"])
         if last is None:
             trainer.train()
         else:
             tune.report(last.report)
-            trainer.train(resume_from_checkpoint=str(last.folder))
+            with last.checkpoint.as_directory() as folder:
+                trainer.train(resume_from_checkpoint=folder)
 
 
 def trial_trainer(
@@ -165,4 +170,19 @@ class ReportToTune(TrainerCallback):
         }
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
         seal(folder, report)
-        tune.report(report, checkpoint=tune.Checkpoint.from_directory(folder))
+        report_patiently(report, folder)
+
+
+def report_patiently(report: dict[str, Any], folder: Path) -> None:
+    """Report to Tune, which copies the checkpoint to the storage; try again while that fails.
+
+    Raises:
+        OSError: of the last try, some minutes after the first.
+    """
+    checkpoint = tune.Checkpoint.from_directory(folder)
+    for seconds in _WAITS:
+        try:
+            return tune.report(report, checkpoint=checkpoint)
+        except OSError:
+            time.sleep(seconds)
+    tune.report(report, checkpoint=checkpoint)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ray import tune
+from ray.tune import Callback
+from ray.tune.experiment import Trial
 
 from detox_tune.config import SearchConfig
 from detox_tune.tuning.progress import SearchProgress
 from detox_tune.tuning.scheduler import CollapseScheduler
 from detox_tune.tuning.searcher import DetoxSearch
 from detox_tune.tuning.space import SearchSpace
-from detox_tune.tuning.study import SearchStudy
+from detox_tune.tuning.storage import checkpoint_storage, keep_results
+from detox_tune.tuning.study import STUDY_FILE, SearchStudy
 from detox_tune.tuning.task import Task
 from detox_tune.tuning.trial import run_trial
 
@@ -30,7 +34,7 @@ def run_trials(
 ) -> None:
     """Run the trials that `study` knows and that have not ended, and new ones.
 
-    Each call is an experiment of its own for Tune, in `folder`/ray/session_N: what is to be known
+    Each call is an experiment of its own for Tune, session_N in the storage: what is to be known
     of earlier ones comes from the study and from the checkpoints of the trials.
 
     Args:
@@ -42,9 +46,10 @@ def run_trials(
         concurrent: trials that may be pending or running at once.
         seconds: after these, what still runs is stopped; None for no limit.
     """
-    sessions, past = folder / "ray", study.trials()
+    storage, past = checkpoint_storage(config, folder), study.trials()
+    earlier = [name for name in storage.names() if name.startswith("session_")]
     trainable = tune.with_resources(
-        tune.with_parameters(run_trial, config=config, task=task, sessions=sessions),
+        tune.with_parameters(run_trial, config=config, task=task, storage=storage),
         {"cpu": config.cpus_per_trial, "gpu": config.gpus_per_trial},
     )
     tuner = tune.Tuner(
@@ -74,10 +79,15 @@ def run_trials(
             trial_dirname_creator=_name_trial,
         ),
         run_config=tune.RunConfig(
-            name=f"session_{1 + len(list(sessions.glob('session_*')))}",
-            storage_path=str(sessions),
+            name=f"session_{1 + len(earlier)}",
+            storage_path=storage.path,
+            storage_filesystem=storage.filesystem,
             verbose=0,
-            callbacks=[study, SearchProgress(config.steps, space.searched, past=past)],
+            callbacks=[
+                study,
+                _KeepResults(config, folder),
+                SearchProgress(config.steps, space.searched, past=past),
+            ],
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=_CHECKPOINTS_KEPT,
                 checkpoint_score_attribute="feasible_j",
@@ -87,6 +97,21 @@ def run_trials(
         ),
     )
     tuner.fit()
+
+
+class _KeepResults(Callback):
+    """Copies what is known of the trials to the storage, whenever one has ended."""
+
+    def __init__(self, config: SearchConfig, folder: Path) -> None:
+        self._config, self._folder = config, folder
+
+    def on_trial_complete(
+        self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
+    ) -> None:
+        with suppress(OSError):  # it is copied again when the next one ends
+            keep_results(self._config, self._folder, (STUDY_FILE, "trials.csv"))
+
+    on_trial_error = on_trial_complete
 
 
 def _name_trial(trial: Any) -> str:

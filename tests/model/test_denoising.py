@@ -66,7 +66,7 @@ def test_training_lowers_the_loss_and_leaves_the_model_in_evaluation_mode() -> N
             return float(model(input_ids=ids, labels=ids).loss)
 
     before = loss()
-    pretrain(model, sentences, sentinel=3, end=1, steps=30, rng=rng)
+    pretrain(model, lambda: sentences, sentinel=3, end=1, steps=30, rng=rng)
     assert loss() < 0.8 * before
     assert not model.training
 

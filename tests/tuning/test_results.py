@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow.fs import LocalFileSystem
 
 from detox_tune.evaluation.scores import SCORES
 from detox_tune.tuning.checkpoints import find_checkpoint, seal
@@ -21,6 +22,7 @@ from detox_tune.tuning.results import (
     trial_row,
     write_trials,
 )
+from detox_tune.tuning.storage import Storage
 
 COPY_J = 0.15
 """What the untouched copy is worth."""
@@ -45,6 +47,10 @@ def checkpoint(folder: Path, report: dict[str, Any]) -> None:
     for name in ("adapter_model.safetensors", "optimizer.pt"):
         (folder / name).write_bytes(f"{name} at {report['step']}".encode() * 9)
     seal(folder, report)
+
+
+def storage(folder: Path) -> Storage:
+    return Storage(LocalFileSystem(), str(folder))
 
 
 TENTHS = st.integers(0, 10).map(lambda tenths: tenths / 10)
@@ -111,16 +117,16 @@ def test_of_checkpoints_only_whole_ones_count(
     trial = record(tmp_path, "trial_001", reports[:2])
     # the search went on elsewhere, and Tune counted its checkpoints anew
     checkpoint(tmp_path / "session_2" / "trial_001" / "checkpoint_000000", reports[2])
-    last = find_checkpoint(tmp_path, "trial_001", lambda one: one["step"])
+    last = find_checkpoint(storage(tmp_path), "trial_001", lambda one: one["step"])
     assert last is not None
     assert last.report == reports[2]
-    damage(last.folder)
-    before = find_checkpoint(tmp_path, "trial_001", lambda one: one["step"])
+    damage(Path(last.checkpoint.path))
+    before = find_checkpoint(storage(tmp_path), "trial_001", lambda one: one["step"])
     assert before is not None
     assert before.report == reports[1]
     trial.reports.append(reports[2])
-    assert [one.report["step"] for one in candidates([trial], tmp_path)] == [20]
-    assert find_checkpoint(tmp_path, "trial_002", lambda one: one["step"]) is None
+    assert [one.report["step"] for one in candidates([trial], storage(tmp_path))] == [20]
+    assert find_checkpoint(storage(tmp_path), "trial_002", lambda one: one["step"]) is None
 
 
 def test_candidates_are_the_best_reports_of_trials_with_their_checkpoints(tmp_path: Path) -> None:
@@ -131,13 +137,13 @@ def test_candidates_are_the_best_reports_of_trials_with_their_checkpoints(tmp_pa
         record(tmp_path, "trial_004", [report(10, 0.1, 0.0, 1)]),  # no better than the copy
         record(tmp_path, "trial_005", []),
     ]
-    found = candidates(results, tmp_path)
+    found = candidates(results, storage(tmp_path))
     assert [(one.trial, one.report["step"]) for one in found] == [
         ("trial_002", 10),
         ("trial_001", 20),
     ]
     assert found[0].checkpoint.path.endswith("trial_002/checkpoint_000010")
-    assert candidates(results[2:], tmp_path) == []
+    assert candidates(results[2:], storage(tmp_path)) == []
 
 
 @pytest.mark.parametrize(("j", "copy_rate"), [(math.nan, 0.0), (math.inf, 0.0), (0.9, math.nan)])
@@ -145,7 +151,7 @@ def test_what_is_not_finite_never_wins(tmp_path: Path, j: float, copy_rate: floa
     broken = record(tmp_path, "trial_001", [report(10, j, copy_rate, 1)])
     sound = record(tmp_path, "trial_002", [report(10, 0.2, 0.0, 1)])
     for results in ([broken, sound], [sound, broken]):
-        assert [one.trial for one in candidates(results, tmp_path)] == ["trial_002"]
+        assert [one.trial for one in candidates(results, storage(tmp_path))] == ["trial_002"]
 
 
 def test_trials_csv_has_a_line_for_each_trial(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -17,13 +18,14 @@ TOYS = Path(__file__).with_name("toy_search.py")
 TRIALS = 6
 
 
-def run_toys(folder: Path, at_once: int, *death: str) -> None:
+def run_toys(folder: Path, at_once: int, *death: str, storage: str = "") -> None:
     folder.mkdir(exist_ok=True)
     driver = subprocess.run(
         [sys.executable, TOYS, folder, str(TRIALS), str(at_once), *death],
         capture_output=True,
         text=True,
         timeout=600,
+        env={**os.environ, "TOYS_STORAGE": storage},
     )
     assert driver.returncode == (-signal.SIGKILL if death else 0), driver.stderr
 

@@ -25,6 +25,7 @@ from detox_tune.tuning.checkpoints import find_checkpoint, seal
 from detox_tune.tuning.results import feasible_j
 from detox_tune.tuning.scheduler import CollapseScheduler
 from detox_tune.tuning.space import SearchSpace
+from detox_tune.tuning.storage import Storage
 from detox_tune.tuning.study import SearchStudy
 
 SPACE = SearchSpace({"learning_rate": {"range": [0.0001, 0.01]}, "gamma": {"zero_or": [0.1, 1.0]}})
@@ -43,13 +44,14 @@ def scores(learning_rate: float, step: int) -> tuple[float, float]:
     return step / 100 * (0.3, 0.9, 0.5, 0.7)[kind], 0.9 if kind == 1 else 0.9 - step / 120
 
 
-def toy(settings: dict[str, Any], *, config: SearchConfig, task: None, sessions: Path) -> None:
+def toy(settings: dict[str, Any], *, config: SearchConfig, task: None, storage: Storage) -> None:
     """Does as `run_trial` does."""
-    last = find_checkpoint(sessions, settings["trial"], lambda report: report["step"])
+    last = find_checkpoint(storage, settings["trial"], lambda report: report["step"])
     start = 0
     if last:
         tune.report(last.report)
-        start = int((last.folder / "step").read_text())
+        with last.checkpoint.as_directory() as folder:
+            start = int(Path(folder, "step").read_text())
     for step in range(start + EVERY, 101, EVERY):
         j, copy_rate = scores(settings["learning_rate"], step)
         if settings["gamma"] > 0.4 and step == 30:
@@ -80,6 +82,7 @@ def die_at(moment: str, n: int) -> None:
 def main(folder: Path, n_trials: int, at_once: int) -> None:
     config = SearchConfig(
         name="toys",
+        storage=os.environ.get("TOYS_STORAGE") or None,
         seed=2,  # trials end in each way that there is
         trials=n_trials,
         steps=100,
