@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from pyarrow import fs
 from ray.tune import Checkpoint
 
+from detox_tune.evaluation.adapters import CONFIG, WEIGHTS
 from detox_tune.files import write_json
 from detox_tune.tuning.storage import Storage
 
@@ -45,19 +46,41 @@ def find_checkpoint(
         trial: the trial's name.
         rank: of a report; the first of equal ones is taken.
     """
-    filesystem, found = storage.filesystem, []
+    filesystem = storage.filesystem
+    found = _sealed(storage, trial)
+    for folder, content in sorted(found, key=lambda one: -rank(one[1]["report"])):
+        if all(_is_whole(filesystem, f"{folder}/{n}", s) for n, s in content["files"].items()):
+            return SealedCheckpoint(content["report"], Checkpoint(folder, filesystem))
+    return None
+
+
+def drop_training_state(storage: Storage, trial: str) -> None:
+    """Leave of the checkpoints of a trial that has ended what a winner needs: the adapter.
+
+    The state of the optimiser is twice as large.
+    """
+    filesystem = storage.filesystem
+    for folder, content in _sealed(storage, trial):
+        kept = {n: sha256 for n, sha256 in content["files"].items() if n in (WEIGHTS, CONFIG)}
+        with filesystem.open_output_stream(f"{folder}/.{_SEAL}") as file:
+            file.write(json.dumps(content | {"files": kept}).encode())
+        filesystem.move(f"{folder}/.{_SEAL}", f"{folder}/{_SEAL}")
+        for name in content["files"].keys() - kept:
+            filesystem.delete_file(f"{folder}/{name}")
+
+
+def _sealed(storage: Storage, trial: str) -> list[tuple[str, dict[str, Any]]]:
+    """The checkpoints of a trial that have a seal, oldest first: path, and what the seal says."""
+    found = []
     for session in storage.names():
         for name in storage.names(f"{session}/{trial}"):
             folder = f"{storage.path}/{session}/{trial}/{name}"
             try:
-                with filesystem.open_input_file(f"{folder}/{_SEAL}") as file:
-                    found.append((json.loads(file.read()), folder))
+                with storage.filesystem.open_input_file(f"{folder}/{_SEAL}") as file:
+                    found.append((folder, json.loads(file.read())))
             except (FileNotFoundError, NotADirectoryError, ValueError):
                 continue  # no checkpoint, one half-written, or one that Tune just removed
-    for content, folder in sorted(found, key=lambda one: -rank(one[0]["report"])):
-        if all(_is_whole(filesystem, f"{folder}/{n}", s) for n, s in content["files"].items()):
-            return SealedCheckpoint(content["report"], Checkpoint(folder, filesystem))
-    return None
+    return found
 
 
 def _is_whole(filesystem: fs.FileSystem, path: str, sha256: str) -> bool:

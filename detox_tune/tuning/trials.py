@@ -11,6 +11,7 @@ from ray.tune import Callback
 from ray.tune.experiment import Trial
 
 from detox_tune.config import SearchConfig
+from detox_tune.tuning.checkpoints import drop_training_state
 from detox_tune.tuning.progress import SearchProgress
 from detox_tune.tuning.scheduler import CollapseScheduler
 from detox_tune.tuning.searcher import DetoxSearch
@@ -85,7 +86,7 @@ def run_trials(
             verbose=0,
             callbacks=[
                 study,
-                _KeepResults(config, folder),
+                _TidyUp(config, folder),
                 SearchProgress(config.steps, space.searched, past=past),
             ],
             checkpoint_config=tune.CheckpointConfig(
@@ -99,8 +100,8 @@ def run_trials(
     tuner.fit()
 
 
-class _KeepResults(Callback):
-    """Copies what is known of the trials to the storage, whenever one has ended."""
+class _TidyUp(Callback):
+    """When a trial has ended: what nobody needs is removed, what is known copied to the storage."""
 
     def __init__(self, config: SearchConfig, folder: Path) -> None:
         self._config, self._folder = config, folder
@@ -108,7 +109,8 @@ class _KeepResults(Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
-        with suppress(OSError):  # it is copied again when the next one ends
+        with suppress(OSError):  # it is done again when the next one ends
+            drop_training_state(checkpoint_storage(self._config, self._folder), str(trial))
             keep_results(self._config, self._folder, (STUDY_FILE, "trials.csv"))
 
     on_trial_error = on_trial_complete

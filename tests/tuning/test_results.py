@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pyarrow.fs import LocalFileSystem
 
 from detox_tune.evaluation.scores import SCORES
-from detox_tune.tuning.checkpoints import find_checkpoint, seal
+from detox_tune.tuning.checkpoints import drop_training_state, find_checkpoint, seal
 from detox_tune.tuning.results import (
     COLUMNS,
     TrialRecord,
@@ -44,7 +44,7 @@ def record(
 
 def checkpoint(folder: Path, report: dict[str, Any]) -> None:
     folder.mkdir(parents=True)
-    for name in ("adapter_model.safetensors", "optimizer.pt"):
+    for name in ("adapter_model.safetensors", "adapter_config.json", "optimizer.pt"):
         (folder / name).write_bytes(f"{name} at {report['step']}".encode() * 9)
     seal(folder, report)
 
@@ -89,11 +89,11 @@ def test_a_continued_trial_counts_all_its_seconds_and_a_failed_one_has_a_row(
 
 
 def unsealed(folder: Path) -> None:
-    next(folder.glob("*.json")).unlink()
+    (folder / "seal.json").unlink()
 
 
 def half_a_seal(folder: Path) -> None:
-    half(next(folder.glob("*.json")))
+    half(folder / "seal.json")
 
 
 def half(path: Path) -> None:
@@ -127,6 +127,24 @@ def test_of_checkpoints_only_whole_ones_count(
     trial.reports.append(reports[2])
     assert [one.report["step"] for one in candidates([trial], storage(tmp_path))] == [20]
     assert find_checkpoint(storage(tmp_path), "trial_002", lambda one: one["step"]) is None
+
+
+def test_of_a_trial_that_ended_the_adapters_are_left(tmp_path: Path) -> None:
+    trial = record(tmp_path, "trial_001", [report(s, s / 100, 0.0, 1.0) for s in (10, 20)])
+    record(tmp_path, "trial_002", [report(10, 0.5, 0.0, 1.0)])
+    half_a_seal(tmp_path / "session_1" / "trial_001" / "checkpoint_000010")
+    (before,) = candidates([trial], storage(tmp_path))
+    drop_training_state(storage(tmp_path), "trial_001")
+    (after,) = candidates([trial], storage(tmp_path))
+    assert after.report == before.report == trial.reports[1]
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("optimizer.pt")}
+    assert left == {
+        "session_1/trial_001/checkpoint_000010/optimizer.pt",  # not a checkpoint that counts
+        "session_1/trial_002/checkpoint_000010/optimizer.pt",
+    }
+    best = Path(after.checkpoint.path)
+    half(best / "adapter_model.safetensors")
+    assert candidates([trial], storage(tmp_path)) == []
 
 
 def test_candidates_are_the_best_reports_of_trials_with_their_checkpoints(tmp_path: Path) -> None:
