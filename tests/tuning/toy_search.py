@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ def toy(settings: dict[str, Any], *, config: SearchConfig, task: None, storage: 
         with last.checkpoint.as_directory() as folder:
             start = int(Path(folder, "step").read_text())
     for step in range(start + EVERY, 101, EVERY):
+        time.sleep(float(os.environ.get("TOYS_PAUSE", "0")))  # as if it trained
         j, copy_rate = scores(settings["learning_rate"], step)
         if settings["gamma"] > 0.4 and step == 30:
             raise FloatingPointError("the loss is nan")
@@ -91,11 +93,10 @@ def main(folder: Path, n_trials: int, at_once: int) -> None:
         reduction_factor=2,
         collapse_grace=50,
         startup_trials=3,
-        max_failures=0,
+        max_failures=int(os.environ.get("TOYS_FAILURES", "0")),
     )
-    ray.init(
-        num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.CRITICAL
-    )
+    started = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": 2, "include_dashboard": False}
+    ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **started)
     known = SearchStudy(folder, SPACE, config.max_copy_rate)
     vars(trials)["run_trial"] = toy
     trials.run_trials(config, SPACE, None, known, folder, at_once, None)  # type: ignore[arg-type]
