@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -16,6 +17,7 @@ from ray._common.utils import get_default_ray_temp_dir
 from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from detox_tune.config import SearchConfig
 from detox_tune.errors import UserError
@@ -148,6 +150,34 @@ def _check_temporary_folder() -> None:
             f"the temporary folder {folder} is {over} bytes too long for the sockets that Ray "
             "makes there: set RAY_TMPDIR to a shorter one, such as /tmp"
         )
+
+
+def check_shared(file: Path) -> None:
+    """Refuse to leave checkpoints on a file system that a node of the cluster does not see.
+
+    Args:
+        file: that this process has just written.
+
+    Raises:
+        UserError: with the node's address.
+    """
+    sees = ray.remote(num_cpus=0)(os.path.exists)
+    nodes = [node for node in ray.nodes() if node["Alive"]]
+    answers = ray.get(
+        [
+            sees.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(str(file))
+            for node in nodes
+        ]
+    )
+    for node, answer in zip(nodes, answers, strict=True):
+        if not answer:
+            raise UserError(
+                f"{file.parent} is not seen by the node {node['NodeManagerAddress']}, where trials "
+                "would leave checkpoints: give --out a folder that all nodes share, or --storage "
+                "a URI"
+            )
 
 
 def room(nodes: Iterable[Mapping[str, float]], cpus: float, gpus: float) -> int:

@@ -18,7 +18,7 @@ from detox_tune.long_work import clock
 from detox_tune.tuning.base import find_base, read_files
 from detox_tune.tuning.checks.quick import quick_checks
 from detox_tune.tuning.checks.result import raise_first_failure
-from detox_tune.tuning.cluster import check_ray, concurrency, connected
+from detox_tune.tuning.cluster import check_ray, check_shared, concurrency, connected
 from detox_tune.tuning.corpus import Corpus, load_corpus
 from detox_tune.tuning.export import export_winner
 from detox_tune.tuning.progress import settings
@@ -75,6 +75,8 @@ class _Search:
                     if self.config.base_model == "pocket":
                         task = dataclasses.replace(task, base_files=read_files(Path(task.base)))
                     write_json(self.folder / RECORD, self.record)
+                    if self.config.address and not self.config.storage:
+                        check_shared(self.folder / RECORD)
                     keep_results(self.config, self.folder, (RECORD, "base"))
                     trials = self._run_trials(task, concurrency(self.config, slots))
                 return self._conclude(trials, corpus, task)

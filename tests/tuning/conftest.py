@@ -2,6 +2,7 @@
 
 import csv
 import io
+import json
 import logging
 import os
 import signal
@@ -13,7 +14,9 @@ from typing import Any
 import optuna
 import pytest
 import ray
+from moto.server import ThreadedMotoServer
 from optuna.trial import BaseTrial
+from pyarrow import fs
 from ray import tune
 from rich.console import Console
 
@@ -29,6 +32,7 @@ from detox_tune.tuning.scheduler import CollapseScheduler
 from detox_tune.tuning.searcher import DetoxSearch
 from detox_tune.tuning.study import SearchStudy
 from detox_tune.tuning.task import Task, build_task
+from tests.tuning.small_search import SPACE
 
 
 @pytest.fixture(scope="session")
@@ -69,6 +73,43 @@ def nothing_loaded() -> Iterator[None]:
     load_cut_base.cache_clear()
     yield
     load_cut_base.cache_clear()
+
+
+@pytest.fixture(scope="module")
+def folder(
+    tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, english_pairs: list[Pair]
+) -> Path:
+    """A folder with a space, pairs, a lexicon and a base.
+
+    A tiny random model rewrites nothing. But a copy is worth even less than its babble here, so
+    that there is a winner: sources are plainly toxic, and references say something else.
+    """
+    folder = tmp_path_factory.mktemp("search")
+    (folder / "base").symlink_to(tiny_base)
+    with (folder / "pairs.jsonl").open("w", encoding="utf-8") as file:
+        for pair, other in zip(english_pairs, reversed(english_pairs), strict=True):
+            source = f"damn stupid idiot, {' '.join(pair.source.split()[-3:])}"
+            row = {"toxic": source, "neutral": other.references[0], "lang": "en"}
+            file.write(json.dumps(row) + "\n")
+    (folder / "en.txt").write_text("damn\nidiot\nmoron\nshut up\nstupid\n", encoding="utf-8")
+    (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The URI of a bucket on a server of our own."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    _, port = server.get_host_and_port()
+    uri = f"s3://runs?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}.items():
+            patch.setenv(name, value)
+        server_fs, _ = fs.FileSystem.from_uri(f"{uri}&allow_bucket_creation=true")
+        server_fs.create_dir("runs")
+        yield uri
+    server.stop()
 
 
 # What a toy trial reports, [step, j, copy rate], and what it does after that.

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,58 +14,11 @@ from transformers import PreTrainedModel
 
 from detox_tune import load_adapter
 from detox_tune.config import SearchConfig, validated
-from detox_tune.data.pairs import Pair
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
 from detox_tune.tuning.corpus import load_corpus
 from detox_tune.tuning.task import build_task
-
-STEPS, EVERY, PAIRS, MAX_TOKENS = 24, 4, 76, 28
-
-# One trial at a time: only then does a search repeat itself.
-SPACE = f"""
-data: pairs.jsonl
-lexicon: en.txt
-base_model: base
-max_tokens: {MAX_TOKENS}
-validation_share: 0.1
-trials: 2
-steps: {STEPS}
-eval_every: {EVERY}
-validation_pairs: 8
-grace_steps: {STEPS}
-collapse_grace: {STEPS}
-max_copy_rate: 1.0
-min_purity: 0.7
-cpus_per_trial: {os.cpu_count()}
-trial:
-  learning_rate: {{range: [1.0e-3, 1.0e-2], log: true}}
-  lora: {{choice: [first, second]}}
-  gamma: {{zero_or: [0.1, 1.0]}}
-  mask_strategy: {{choice: [none, toxic_only]}}
-  batch_size: 4
-"""
-
-
-@pytest.fixture(scope="module")
-def folder(
-    tmp_path_factory: pytest.TempPathFactory, tiny_base: Path, english_pairs: list[Pair]
-) -> Path:
-    """A folder with a space, pairs, a lexicon and a base.
-
-    A tiny random model rewrites nothing. But a copy is worth even less than its babble here, so
-    that there is a winner: sources are plainly toxic, and references say something else.
-    """
-    folder = tmp_path_factory.mktemp("search")
-    (folder / "base").symlink_to(tiny_base)
-    with (folder / "pairs.jsonl").open("w", encoding="utf-8") as file:
-        for pair, other in zip(english_pairs, reversed(english_pairs), strict=True):
-            source = f"damn stupid idiot, {' '.join(pair.source.split()[-3:])}"
-            row = {"toxic": source, "neutral": other.references[0], "lang": "en"}
-            file.write(json.dumps(row) + "\n")
-    (folder / "en.txt").write_text("damn\nidiot\nmoron\nshut up\nstupid\n", encoding="utf-8")
-    (folder / "space.yaml").write_text(SPACE, encoding="utf-8")
-    return folder
+from tests.tuning.small_search import EVERY, MAX_TOKENS, PAIRS, SPACE, STEPS, read, rows, wait_until
 
 
 def start(folder: Path, name: str) -> "subprocess.Popen[str]":
@@ -79,16 +31,6 @@ def start(folder: Path, name: str) -> "subprocess.Popen[str]":
         text=True,
         start_new_session=True,
     )
-
-
-def wait_until(condition: Callable[[], bool], driver: "subprocess.Popen[str]") -> None:
-    """Fails if the driver ends before."""
-    while not condition():
-        try:
-            driver.wait(timeout=0.02)
-        except subprocess.TimeoutExpired:
-            continue
-        pytest.fail(f"the search ended early:\n{driver.communicate()[0]}")
 
 
 @pytest.fixture(scope="module")
@@ -146,15 +88,6 @@ def resumed_run(folder: Path, plain_run: Path) -> Path:
     output, _ = last.communicate(timeout=600)
     assert last.returncode == 0, output
     return run
-
-
-def rows(run: Path) -> list[dict[str, str]]:
-    with (run / "trials.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-def read(file: Path) -> Any:
-    return json.loads(file.read_text(encoding="utf-8"))
 
 
 def reports(run: Path, trial: str) -> list[dict[str, Any]]:

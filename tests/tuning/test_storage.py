@@ -1,11 +1,9 @@
 """Checkpoints and results in a storage: a real S3-compatible server, real Ray."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from moto.server import ThreadedMotoServer
 from pyarrow import fs
 from ray import tune
 
@@ -15,24 +13,6 @@ from detox_tune.tuning import trial
 from detox_tune.tuning.checkpoints import find_checkpoint, seal
 from detox_tune.tuning.storage import Storage, check_storage, checkpoint_storage, keep_results
 from tests.tuning.test_resume import rows, run_toys
-
-KEYS = {"AWS_ACCESS_KEY_ID": "key", "AWS_SECRET_ACCESS_KEY": "secret"}
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    """The URI of a bucket on a server of our own."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    _, port = server.get_host_and_port()
-    uri = f"s3://runs?endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1"
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in KEYS.items():
-            patch.setenv(name, value)
-        server_fs, _ = fs.FileSystem.from_uri(f"{uri}&allow_bucket_creation=true")
-        server_fs.create_dir("runs")
-        yield uri
-    server.stop()
 
 
 def config(storage: str | None) -> SearchConfig:
