@@ -46,6 +46,15 @@ def test_follows_rays_schema(resolved: dict[str, Any]) -> None:
         validate_config({**resolved, "max_worker": 4})
 
 
+def test_spot_instances_are_a_comment_away() -> None:
+    text = (ROOT / "cluster.yaml").read_text(encoding="utf-8")
+    spot = yaml.safe_load(text.replace("# InstanceMarketOptions", "InstanceMarketOptions"))
+    validate_config(prepare_config(copy.deepcopy(spot)))
+    worker = spot["available_node_types"]["gpu_worker"]["node_config"]
+    assert worker.pop("InstanceMarketOptions") == {"MarketType": "spot"}
+    assert spot == WRITTEN
+
+
 def test_opens_nothing_to_the_world(resolved: dict[str, Any]) -> None:
     assert not re.search(r"0\.0\.0\.0|::/0", yaml.safe_dump(resolved))
 
