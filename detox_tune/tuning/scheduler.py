@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ray import cloudpickle
+from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
@@ -202,6 +203,9 @@ def _error_line(trial: Trial) -> str:
     if trial.pickled_error_file:
         error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
         error = getattr(error, "cause", None) or error
+        if isinstance(error, RayActorError):  # whose message is a page
+            times = f"{trial.num_failures} time{'s' * (trial.num_failures > 1)}"
+            return f"its process died {times}: killed, or out of memory"
         message = str(error).strip().splitlines() or ["no message"]
         return f"{type(error).__name__}: {message[0]}"
     assert trial.error_file, "Tune writes an error before it tells of it"

@@ -120,6 +120,7 @@ CURVES: dict[str, list[tuple[int, float, float]]] = {
     "raises": [(20, 0.2, 0.5)],
     "nan": [(20, 0.2, 0.5), (40, float("nan"), 0.5), (60, 0.2, 0.5)],
     "early": [(20, 0.2, 0.5), (40, 0.4, 0.3)],
+    "dies": [(20, 0.2, 0.5), (40, 0.4, 0.3)],
     "killed": [(20, 0.2, 0.95), (40, 0.4, 0.9), (60, 0.5, 0.7), (80, 0.7, 0.3), (100, 0.7, 0.2)],
 }
 
@@ -136,7 +137,7 @@ def toy() -> Callable[[dict[str, Any]], None]:
                 continue
             report = {"step": step, "j": j, "copy_rate": copy_rate, "seconds": 1.0, "n": 100}
             report["feasible_j"] = feasible_j(report, max_copy_rate=0.1, copy_j=0.0)
-            if (curve, step, start) == ("killed", 40, 0):
+            if (curve, step, start) == ("killed", 40, 0) or (curve, step) == ("dies", 40):
                 tune.report(report)
                 os.kill(os.getpid(), signal.SIGKILL)
             Path("state").mkdir(exist_ok=True)

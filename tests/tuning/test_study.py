@@ -160,6 +160,7 @@ def test_what_a_real_search_told(search: Any) -> None:
         "raises": "FAIL",
         "nan": "FAIL",
         "early": "COMPLETE",
+        "dies": "FAIL",
         "killed": "COMPLETE",
     }
     assert told["good"].value == 0.6
