@@ -60,31 +60,10 @@ CSV = b'toxic,neutral\n"you, damn fool","please, ""go"" home"\nwhat the hell,wha
 JSONL = "".join(json.dumps({"toxic": a, "neutral": [b], "lang": "en"}) + "\n" for a, b in ROWS)
 SPANS = b'Sentence,spans\n"you damn fool","[4, 5, 6, 7]"\nwhat the hell,"hell, what"\n'
 COMMAND = "search_spaces/pocket.yaml --trials 3 --steps 9 --seed 1 --name a --hours 2 --out /tmp/x"
-TOKENS = (
-    b"\x00",
-    b"\xff",
-    b'"',
-    b"'",
-    b"\t",
-    b"\n",
-    b"\r\n",
-    b",",
-    b"{",
-    b"[",
-    b"]",
-    b": ",
-    b"1e999",
-)
-TOKENS += (b"</s>", b"<extra_id_0>", b"\xef\xbb\xbf", b"true", b"null", b"-1", b"&a", b"*a", b"!!x")
-TOKENS += (
-    b"\xe2\x80\xae",
-    b"\x1b[2J",
-    b"../../x",
-    b"nan",
-    "ß\u0301中".encode(),
-    b" " * 50,
-    b"9" * 400,
-)
+TOKENS = [b"\x00", b"\xff", b'"', b"'", b"\t", b"\n", b"\r\n", b",", b"{", b"[", b"]", b": "]
+TOKENS += [b"</s>", b"<extra_id_0>", b"\xef\xbb\xbf", b"true", b"null", b"-1", b"&a", b"*a", b"!!x"]
+TOKENS += [b"\xe2\x80\xae", b"\x1b[2J", b"../../x", b"nan", "ß\u0301中".encode(), b" " * 50]
+TOKENS += [b"9" * 400, b"1e999"]
 
 
 def parquet() -> bytes:
@@ -202,7 +181,9 @@ SLOW = {"adapter_config.json": 20, "adapter_model.safetensors": 20, "parquet": 4
 
 def fuzz(inputs: int, seed: int) -> tuple[dict[str, int], list[str]]:
     """Read so many inputs; returns how many each surface had, and the faults."""
-    rng, counts, faults = random.Random(seed), {}, []
+    rng = random.Random(seed)
+    counts: dict[str, int] = {}
+    faults: list[str] = []
     with tempfile.TemporaryDirectory(prefix="fuzz-") as name:
         kinds = surfaces(Path(name))
         weights = [1 / SLOW.get(kind, 1) for kind in kinds]

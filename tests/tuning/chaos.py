@@ -83,7 +83,8 @@ class Search:
 
 def disturb(folder: Path, seed: int, at_once: int, trials: int, times: int) -> list[str]:
     """Run a search to its end; returns what was done to it."""
-    rng, done = random.Random(seed), []
+    rng = random.Random(seed)
+    done: list[str] = []
     search = Search(folder, trials, at_once)
     try:
         while True:
@@ -117,11 +118,11 @@ def check(folder: Path, before: list[dict[str, TrialRecord]], trials: int) -> No
     for number, earlier in enumerate(before, 1):
         for file in folder.glob(f"ray/session_{number}/*/result.json"):
             lines = file.read_text(encoding="utf-8").splitlines()
-            trial = earlier.get(file.parent.name)
-            if trial and lines:
-                assert not trial.ended, f"{trial.name} was run twice"
+            past = earlier.get(file.parent.name)
+            if past and lines:
+                assert not past.ended, f"{past.name} was run twice"
                 first = json.loads(lines[0])["step"]  # at most one interval is trained again
-                assert first in (max(trial.steps, EVERY), trial.steps + EVERY), trial.name
+                assert first in (max(past.steps, EVERY), past.steps + EVERY), past.name
 
 
 def main(rounds: int, first_seed: int) -> None:

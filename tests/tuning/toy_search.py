@@ -95,7 +95,9 @@ def main(folder: Path, n_trials: int, at_once: int) -> None:
         startup_trials=3,
         max_failures=int(os.environ.get("TOYS_FAILURES", "0")),
     )
-    started = {} if "RAY_ADDRESS" in os.environ else {"num_cpus": 2, "include_dashboard": False}
+    started: dict[str, Any] = (
+        {} if "RAY_ADDRESS" in os.environ else {"num_cpus": 2, "include_dashboard": False}
+    )
     ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **started)
     known = SearchStudy(folder, SPACE, config.max_copy_rate)
     vars(trials)["run_trial"] = toy
