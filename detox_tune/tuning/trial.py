@@ -182,7 +182,9 @@ def report_patiently(report: dict[str, Any], folder: Path) -> None:
     checkpoint = tune.Checkpoint.from_directory(folder)
     for seconds in _WAITS:
         try:
-            return tune.report(report, checkpoint=checkpoint)
+            tune.report(report, checkpoint=checkpoint)
         except OSError:
             time.sleep(seconds)
+        else:
+            return
     tune.report(report, checkpoint=checkpoint)
