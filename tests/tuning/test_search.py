@@ -150,6 +150,23 @@ def test_ctrl_c_exports_the_best_so_far_and_the_search_can_go_on_and_grow(
         assert row | {"seconds": ""} == plain | {"seconds": ""}
 
 
+def test_a_second_ctrl_c_ends_the_search_at_once(folder: Path) -> None:
+    driver = start(folder, "twice")
+    run = folder / "runs" / "twice"
+    wait_until((run / "trials.csv").is_file, driver)
+    os.killpg(driver.pid, signal.SIGINT)
+    assert driver.stdout
+    while "interrupted: 1 of 2 trials ended" not in driver.stdout.readline():
+        assert driver.poll() is None
+    os.killpg(driver.pid, signal.SIGINT)  # while it loads and scores the best so far
+    output, _ = driver.communicate(timeout=60)
+    assert driver.returncode == 130, output
+    assert output.splitlines()[-1] == "interrupted"
+    assert f"go on with: python -m detox_tune.search --resume {run}" in output
+    assert not (run / "best").exists()
+    assert "winner" not in read(run / "search.json")
+
+
 def test_every_trial_has_a_row_with_settings_scores_and_its_end(plain_run: Path) -> None:
     found = rows(plain_run)
     assert [row["trial"] for row in found] == ["trial_001", "trial_002"]
