@@ -40,7 +40,8 @@ def connected(config: SearchConfig) -> Iterator[int]:
     if config.address:
         _join(config.address, quiet)
     else:
-        ray.init(num_cpus=cores(), include_dashboard=False, **quiet)
+        # `local`, or Ray joins one that runs on this machine already
+        ray.init("local", num_cpus=cores(), include_dashboard=False, **quiet)
     try:
         if not config.address:
             _check_room(config, ray.cluster_resources())
