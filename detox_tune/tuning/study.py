@@ -171,9 +171,7 @@ def trial_records(
     return [_record(trial, define_space) for trial in study.get_trials(deepcopy=False)]
 
 
-def _record(
-    trial: FrozenTrial, define_space: Callable[[BaseTrial], dict[str, Any]]
-) -> TrialRecord:
+def _record(trial: FrozenTrial, define_space: Callable[[BaseTrial], dict[str, Any]]) -> TrialRecord:
     return TrialRecord(
         f"trial_{trial.number + 1:03d}",
         define_space(FixedTrial(trial.params, trial.number)),

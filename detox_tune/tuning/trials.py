@@ -12,6 +12,7 @@ from ray.tune.experiment import Trial
 
 from detox_tune.config import SearchConfig
 from detox_tune.tuning.progress import SearchProgress
+from detox_tune.tuning.report.live import LiveReport
 from detox_tune.tuning.scheduler import CollapseScheduler
 from detox_tune.tuning.searcher import DetoxSearch
 from detox_tune.tuning.space import SearchSpace
@@ -85,6 +86,7 @@ def run_trials(
             verbose=0,
             callbacks=[
                 study,
+                LiveReport(config, folder, study),
                 _KeepResults(config, folder),
                 SearchProgress(config.steps, space.searched, past=past),
             ],

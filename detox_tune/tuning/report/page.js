@@ -56,18 +56,17 @@ async function draw(place) {
   const run = data.runs[place.dataset.run];
   const spec = run.charts[place.dataset.chart];
   // A copy for each: the library marks the rows that it reads.
-  const names = new Set(JSON.stringify(spec).match(/"name":"[a-z]+"/g)?.map((text) => text.slice(8, -1)));
-  const datasets = Object.fromEntries(
-    Object.entries(run.tables).filter(([name]) => names.has(name)).map(([name, rows]) => [name, structuredClone(rows)]),
-  );
-  const { view } = await vegaEmbed(place, { ...spec, datasets }, {
-    actions: false, renderer: "svg", tooltip: false, defaultStyle: false, mode: "vega-lite", logLevel: 1,
-  });
+  for (const table of spec.data) {
+    if (run.tables[table.name]) table.values = structuredClone(run.tables[table.name]);
+  }
+  const view = new vega.View(vega.parse(spec), { renderer: "svg", container: place, tooltip: () => {} });
+  view.logLevel(vega.Error);
   const key = (item) => (trials.has(item?.datum?.key) ? item.datum.key : "");
   view.addEventListener("mousemove", (event, item) => point(key(item), event));
   view.addEventListener("mouseout", () => point("", null));
   view.addEventListener("click", (_, item) => key(item) && pick(key(item)));
-  views.push(view);
+  views.push(view.signal("picked", picked).signal("pointed", pointed));
+  await view.runAsync();
 }
 
 // Outputs: {pairs: [[language, source, references]], trials: {key: [[pair, output, label, j]]}}
@@ -77,6 +76,7 @@ async function unpack(text) {
   return JSON.parse(await new Response(stream).text());
 }
 
+let unpacked = false;
 const outputs = new Map(); // key of a trial -> Map(pair -> [output, label, j])
 const pairs = new Map(); // the pair as text -> [language, source, references]
 const AT_ONCE = 25;
@@ -92,6 +92,7 @@ async function loadOutputs() {
       outputs.set(key, new Map(rows.map(([pair, ...rest]) => [names[pair], rest])));
     }
   }
+  unpacked = true;
 }
 
 function words(text) {
@@ -177,6 +178,7 @@ function list() {
     return texts.some((text) => text.toLocaleLowerCase().includes(wanted));
   }).map(([name]) => name);
   $("count").textContent = mine ? `${found.length} of ${mine.size} sentences`
+    : !unpacked ? "Reading the outputs …"
     : picked ? "This page has no outputs of the selected trial." : "Select a trial to see its outputs.";
   $("sentences").replaceChildren();
   listed = 0;
@@ -202,10 +204,22 @@ function connect() {
   }
 }
 
+// First what is in sight, then the outputs, then one chart after the other.
+async function drawAll() {
+  const places = [...document.querySelectorAll(".chart")];
+  const inSight = (place) => place.getBoundingClientRect().top < innerHeight;
+  for (const place of places.filter(inSight)) await draw(place);
+  document.body.dataset.ready = Math.round(performance.now());
+  await loadOutputs();
+  list();
+  for (const place of places.filter((one) => !one.firstChild)) {
+    await new Promise((go) => setTimeout(go)); // lets clicks and keys through
+    await draw(place);
+  }
+  document.body.dataset.drawn = Math.round(performance.now());
+}
+
 connect();
-await loadOutputs();
 $("other").value = data.second;
 pick(data.first);
-for (const place of document.querySelectorAll(".chart")) await draw(place);
-tell();
-document.body.dataset.drawn = Math.round(performance.now());
+await drawAll();

@@ -21,11 +21,10 @@ from detox_tune.config import TrialConfig
 from detox_tune.errors import UserError
 from detox_tune.files import write_text
 from detox_tune.tuning.report import findings
+from detox_tune.tuning.report.chart_parts import ENDS, LABELS, MARKS, STRATEGIES
 from detox_tune.tuning.report.charts import (
-    ENDS,
-    LABELS,
     MARGINALS,
-    STRATEGIES,
+    VEGA_LITE,
     charts,
     marginal_settings,
     tables,
@@ -38,7 +37,6 @@ COMPARISON = "comparison.html"
 MAX_BYTES = 5_000_000
 """Size of a page at most; outputs of the worst trials are left out where it would be more."""
 
-_VEGA_LITE = "6.4"  # of vl-convert's, the one that fits Altair 6
 _SECTIONS = {
     "winner": "The winner",
     "copying": "Copying against quality",
@@ -50,14 +48,6 @@ _SECTIONS = {
     "outputs": "Outputs",
     "compute": "Compute",
     "repeat": "How to repeat it",
-}
-_MARKS = {
-    "circle": "●",
-    "square": "■",
-    "triangle-up": "▲",
-    "diamond": "◆",
-    "cross": "✚",
-    "triangle-right": "▶",
 }
 
 
@@ -119,8 +109,8 @@ def page(runs: Sequence[Run]) -> str:
         "systems": findings.SYSTEMS,
         "ended": findings.ENDED,
         "labels": LABELS,
-        "strategy_legend": [(name, c, _MARKS[shape]) for name, (c, shape) in STRATEGIES.items()],
-        "end_legend": [(findings.ENDED[name], _MARKS[shape]) for name, shape in ENDS.items()],
+        "strategy_legend": [(name, c, MARKS[shape]) for name, (c, shape) in STRATEGIES.items()],
+        "end_legend": [(findings.ENDED[name], MARKS[shape]) for name, shape in ENDS.items()],
         "several": several,
         "unfinished": any("finished" not in run.record for run in runs),
         "warnings": shown(_warnings(runs)),
@@ -269,8 +259,12 @@ def _policy(*scripts: str) -> str:
 
 @cache
 def _library() -> str:
-    """Vega, Vega-Lite and Vega-Embed as one script, from vl-convert's own copies."""
-    bundle = vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", vl_version=_VEGA_LITE)
+    """Vega as one script, from vl-convert's own copy, which it knows by this address."""
+    address = f"https://cdn.jsdelivr.net/npm/vega@{vl_convert.get_vega_version()}/+esm"
+    script = (
+        f'import {{View, parse, Error}} from "{address}"; window.vega = {{View, parse, Error}};'
+    )
+    bundle = vl_convert.javascript_bundle(script, vl_version=VEGA_LITE)
     return bundle.replace("</script", "<\\/script")
 
 
