@@ -9,6 +9,7 @@ import altair as alt
 
 from detox_tune.config import MASK_STRATEGIES
 from detox_tune.tuning.report.findings import ENDED, SHARES
+from detox_tune.tuning.report.run_data import Run
 
 Rows = list[dict[str, Any]]
 
@@ -39,6 +40,7 @@ MARKS = {
     "triangle-right": "▶",
 }
 """Shape of a point -> a character like it, for legends."""
+_MANY = 40  # trials
 INK = "#123456"
 """The colour of what is picked; the style sheet replaces it by that of text."""
 
@@ -65,3 +67,8 @@ SHAPE = alt.Shape(
     scale=named_scale({name: shape for name, (_, shape) in STRATEGIES.items()}),
     legend=None,
 )
+
+
+def line_opacity(run: Run) -> float:
+    """How strong the lines of a run's trials are: many hide each other."""
+    return 0.75 if len(run.trials) <= _MANY else 0.4

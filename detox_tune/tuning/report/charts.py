@@ -8,11 +8,12 @@ Colours of text, lines and ink are the style sheet's, for light, dark and paper.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, get_type_hints
 
 import altair as alt
 import vl_convert
 
+from detox_tune.config import TrialConfig
 from detox_tune.tuning.domains import Choice, Domain
 from detox_tune.tuning.report.chart_parts import (
     COLOUR,
@@ -23,6 +24,7 @@ from detox_tune.tuning.report.chart_parts import (
     SHAPE,
     Rows,
     chosen,
+    line_opacity,
     named_scale,
     rows_of,
 )
@@ -36,6 +38,7 @@ VEGA_LITE = ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
 MARGINALS = ("gamma", "mask_strategy", "lora", "context_window", "learning_rate")
 """Settings that come first among the plots of single settings."""
 
+_WHOLE = (int, int | None)
 _GOLDEN = 0.6180339887  # spreads points that would hide each other
 _TOLD = ("key", "trial", "winner", "feasible", "mask_strategy", "read", "j", "copy_rate")
 _TOLD += ("best_step", "steps", "ended", "reason")
@@ -44,6 +47,8 @@ _CONFIG: dict[str, Any] = {
     "aria": False,  # the table of trials says the same in words
     "font": "system-ui, sans-serif",
     "view": {"stroke": None},
+    "axisQuantitative": {"tickCount": 6},
+    "legend": {"labelFontSize": 12},
     "axis": {"labelFontSize": 12, "titleFontSize": 12, "titleFontWeight": "normal"},
 }
 
@@ -52,8 +57,8 @@ def charts(run: Run) -> dict[str, dict[str, Any]]:
     """The Vega specifications of a run, by the name of their place on the page."""
     built: dict[str, alt.Chart | alt.LayerChart] = {
         "scatter": _scatter(run),
-        "curve-j": _curve("j", "j", None),
-        "curve-copy": _curve("copy_rate", "copy rate", run.config.max_copy_rate),
+        "curve-j": _curve(run, "j", "j", None),
+        "curve-copy": _curve(run, "copy_rate", "copy rate", run.config.max_copy_rate),
         "parallel": parallel_axes(run),
         "importances": _importances(),
         "labels": _labels(len(run.trials)),
@@ -106,17 +111,19 @@ def _finished(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
         alt.param(name="picked", value=""), alt.param(name="pointed", value="")
     ).properties(width="container")
     compiled = vl_convert.vegalite_to_vega(whole.to_dict() | {"config": _CONFIG}, VEGA_LITE)
-    return dict(compiled)
+    return {name: part for name, part in compiled.items() if name != "$schema"}
 
 
 def _scatter(run: Run) -> alt.LayerChart:
     limit = run.config.max_copy_rate
+    rates = [float(row["copy_rate"]) for row in run.rows() if row["copy_rate"] is not None]
+    high = min(1.0, 1.1 * max([*rates, 2 * limit])) or 1.0
     shade = (
-        alt.Chart(alt.InlineData(values=[{"from": limit, "to": 1}]))
+        alt.Chart(alt.InlineData(values=[{"from": min(limit, high), "to": high}]))
         .mark_rect(color="#888888", opacity=0.16)
         .encode(x="from:Q", x2="to:Q")
     )
-    scale = alt.Scale(domain=[0, 1])
+    scale = alt.Scale(domain=[0, high], nice=False)
     x = alt.X("copy_rate:Q", title="copy rate of the best report", scale=scale)
     y = alt.Y("j:Q", title="j of the best report", scale=alt.Scale(zero=False, nice=True))
     points = rows_of("trials").mark_point(filled=True, size=80, opacity=0.75)
@@ -146,14 +153,14 @@ def _reports(run: Run) -> Rows:
     return found
 
 
-def _curve(score: str, title: str, limit: float | None) -> alt.LayerChart:
+def _curve(run: Run, score: str, title: str, limit: float | None) -> alt.LayerChart:
     x = alt.X("step:Q", title="training step")
-    y = alt.Y(f"{score}:Q", title=title, scale=alt.Scale(zero=True))
+    y = alt.Y(f"{score}:Q", title=title, scale=alt.Scale(zero=limit is not None))
     shape = alt.Shape("ended:N", scale=named_scale(ENDS), legend=None)
     ends = rows_of("reports").transform_filter("datum.ended").mark_point(filled=True, size=70)
     layers = [
         rows_of("reports")
-        .mark_line(strokeWidth=2, opacity=0.45)
+        .mark_line(strokeWidth=2, opacity=line_opacity(run))
         .encode(x=x, y=y, detail="key:N", color=COLOUR),
         ends.encode(x=x, y=y, color=COLOUR, shape=shape),
         chosen("reports")
@@ -191,10 +198,13 @@ def _marginal(name: str, domain: Domain) -> alt.LayerChart:
     }
     if isinstance(domain, Choice):
         axis = alt.Axis(labelAngle=-20 if len(domain.choice) > 2 else 0, labelLimit=110)
-        encoded["x"] = alt.X(f"{name}:N", title=name, axis=axis)
+        order = [shown(value) for value in domain.choice]
+        encoded["x"] = alt.X(f"{name}:N", title=name, axis=axis, sort=order)
         encoded["xOffset"] = alt.XOffset("spread:Q", scale=alt.Scale(domain=[-0.5, 1.5]))
     else:
-        encoded["x"] = alt.X(f"{name}:Q", title=name, scale=_numbernamed_scale(domain))
+        whole = get_type_hints(TrialConfig)[name] in _WHOLE
+        axis = alt.Axis(tickMinStep=1, format="d") if whole else alt.Axis()
+        encoded["x"] = alt.X(f"{name}:Q", title=name, scale=_number_scale(domain), axis=axis)
     points = rows_of("trials").transform_filter(f"isValid(datum.{name})")
     hollow = alt.condition("datum.feasible", alt.value(0.75), alt.value(0))
     shaped = encoded | {"shape": SHAPE}
@@ -207,13 +217,13 @@ def _marginal(name: str, domain: Domain) -> alt.LayerChart:
     ).properties(height=190)
 
 
-def _numbernamed_scale(domain: Domain) -> alt.Scale:
+def _number_scale(domain: Domain) -> alt.Scale:
     low = min(float(str(bound)) for bound in domain.bounds() if bound)
     if not getattr(domain, "log", False):
-        return alt.Scale(zero=False)
+        return alt.Scale(zero=False, padding=6)
     if 0 in domain.bounds():
-        return alt.Scale(type="symlog", constant=low)
-    return alt.Scale(type="log")
+        return alt.Scale(type="symlog", constant=low, padding=6)
+    return alt.Scale(type="log", nice=False, padding=6)
 
 
 def _labels(n_trials: int) -> alt.LayerChart:

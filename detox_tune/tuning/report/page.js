@@ -67,6 +67,7 @@ async function draw(place) {
   view.addEventListener("click", (_, item) => key(item) && pick(key(item)));
   views.push(view.signal("picked", picked).signal("pointed", pointed));
   await view.runAsync();
+  place.querySelector("svg").setAttribute("aria-hidden", "true"); // its place has a label
 }
 
 // Outputs: {pairs: [[language, source, references]], trials: {key: [[pair, output, label, j]]}}
@@ -95,15 +96,18 @@ async function loadOutputs() {
   unpacked = true;
 }
 
+// Words and signs, each with the space before it, which no comparison sees.
 function words(text) {
-  return text.match(/\s+|[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]|[\p{L}\p{M}\p{N}_*'’-]+|[^]/gu) ?? [];
+  return text.match(/\s*(?:[\p{Script=Han}\p{Script=Hiragana}\p{Script=Katakana}\p{Script=Thai}]|[\p{L}\p{M}\p{N}_*'’-]+|\S|$)/gu) ?? [];
 }
 
 // The longest common run of words, in order: [kind, text] with kind same, del or ins.
 function changes(before, after) {
   const a = words(before), b = words(after);
   if (a.length * b.length > 250000) return [["same", after]];
-  const same = (i, j) => a[i].toLowerCase() === b[j].toLowerCase();
+  const plain = (text) => text.trim().toLowerCase();
+  const left = a.map(plain), right = b.map(plain);
+  const same = (i, j) => left[i] === right[j];
   const width = b.length + 1, best = new Uint16Array((a.length + 1) * width);
   for (let i = a.length - 1; i >= 0; i--) {
     for (let j = b.length - 1; j >= 0; j--) {
@@ -137,7 +141,8 @@ function line(list, title, language, source, text, label, j) {
   shown.dir = "auto";
   if (/^[a-z]{2,3}$/.test(language)) shown.lang = language;
   for (const [kind, part] of source === null ? [["same", text]] : changes(source, text)) {
-    shown.append(kind === "same" ? part : element(kind, part));
+    const [, space, said] = /^(\s*)([^]*)$/u.exec(part);
+    shown.append(space, kind === "same" ? said : element(kind, said));
   }
   if (label) shown.append(element("span", `${label}, j ${j === null ? "–" : j.toFixed(2)}`, "tag"));
   list.append(element("dt", title), shown);
@@ -191,7 +196,7 @@ function connect() {
   $("filters").addEventListener("submit", (event) => event.preventDefault());
   $("more").addEventListener("click", more);
   addEventListener("keydown", (event) => event.key === "Escape" && point("", null));
-  addEventListener("scroll", () => point("", null), { passive: true });
+  addEventListener("scroll", () => { $("tip").hidden = true; }, { passive: true });
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
   for (const row of document.querySelectorAll("tr[data-key]")) {
     row.addEventListener("mouseenter", () => point(row.dataset.key, null));

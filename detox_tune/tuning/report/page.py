@@ -109,7 +109,11 @@ def page(runs: Sequence[Run]) -> str:
         "systems": findings.SYSTEMS,
         "ended": findings.ENDED,
         "labels": LABELS,
-        "strategy_legend": [(name, c, MARKS[shape]) for name, (c, shape) in STRATEGIES.items()],
+        "strategy_legend": [
+            (name, colour, MARKS[shape])
+            for name, (colour, shape) in STRATEGIES.items()
+            if any(name in run.space.possible("mask_strategy") for run in runs)
+        ],
         "end_legend": [(findings.ENDED[name], MARKS[shape]) for name, shape in ENDS.items()],
         "several": several,
         "unfinished": any("finished" not in run.record for run in runs),

@@ -8,7 +8,7 @@ from typing import Any
 import altair as alt
 
 from detox_tune.tuning.domains import Choice, Domain
-from detox_tune.tuning.report.chart_parts import COLOUR, INK, Rows, chosen, rows_of
+from detox_tune.tuning.report.chart_parts import COLOUR, INK, Rows, chosen, line_opacity, rows_of
 from detox_tune.tuning.report.run_data import Run, shown
 
 _NOT_READ = -0.14  # where parallel axes show that a trial has no such setting
@@ -73,16 +73,20 @@ def parallel_axes(run: Run) -> alt.LayerChart:
         sort=names,
         title=None,
         scale=alt.Scale(type="point", padding=0.35),
-        axis=alt.Axis(orient="top", labelAngle=0, domain=False, ticks=False, labelLimit=110),
+        axis=alt.Axis(
+            orient="top", labelAngle=0, offset=4, domain=False, ticks=False, labelLimit=110
+        ),
     )
-    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[_NOT_READ, 1], nice=False))
+    y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[_NOT_READ, 1.06], nice=False))
     line = {"x": x, "y": y, "detail": "key:N"}
     text = rows_of("ticks").mark_text(dx=6, align="left", fontSize=11, color=INK)
     return alt.layer(
         alt.Chart(alt.InlineData(values=[{"axis": name} for name in names]))
         .mark_rule(color="#888888")
         .encode(x=x),
-        rows_of("parallel").mark_line(strokeWidth=1.5, opacity=0.4).encode(**line, color=COLOUR),
+        rows_of("parallel")
+        .mark_line(strokeWidth=1.5, opacity=line_opacity(run))
+        .encode(**line, color=COLOUR),
         chosen("parallel").mark_line(strokeWidth=3, color=INK).encode(**line),
         text.encode(x=x, y=y, text="text:N"),
     ).properties(height=320)
