@@ -12,6 +12,7 @@ from detox_tune.tuning.report.findings import ENDED, SHARES
 from detox_tune.tuning.report.run_data import Run
 
 Rows = list[dict[str, Any]]
+AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 # Okabe and Ito's colours, which people with any colour vision tell apart, the two palest darkened.
 STRATEGIES = dict(

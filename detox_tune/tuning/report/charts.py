@@ -22,6 +22,7 @@ from detox_tune.tuning.report.chart_parts import (
     INK,
     LABELS,
     SHAPE,
+    AnyChart,
     Rows,
     chosen,
     line_opacity,
@@ -40,8 +41,10 @@ MARGINALS = ("gamma", "mask_strategy", "lora", "context_window", "learning_rate"
 
 _WHOLE = (int, int | None)
 _GOLDEN = 0.6180339887  # spreads points that would hide each other
-_TOLD = ("key", "trial", "winner", "feasible", "mask_strategy", "read", "j", "copy_rate")
-_TOLD += ("best_step", "steps", "ended", "reason")
+_TOLD = (
+    *("key", "trial", "winner", "feasible", "mask_strategy", "read", "j", "copy_rate"),
+    *("best_step", "steps", "ended", "reason"),
+)
 _CONFIG: dict[str, Any] = {
     "background": "transparent",
     "aria": False,  # the table of trials says the same in words
@@ -55,7 +58,7 @@ _CONFIG: dict[str, Any] = {
 
 def charts(run: Run) -> dict[str, dict[str, Any]]:
     """The Vega specifications of a run, by the name of their place on the page."""
-    built: dict[str, alt.Chart | alt.LayerChart] = {
+    built: dict[str, AnyChart] = {
         "scatter": _scatter(run),
         "curve-j": _curve(run, "j", "j", None),
         "curve-copy": _curve(run, "copy_rate", "copy rate", run.config.max_copy_rate),
@@ -105,7 +108,7 @@ def _trials(run: Run, rows: Rows) -> Rows:
     ]
 
 
-def _finished(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
+def _finished(chart: AnyChart) -> dict[str, Any]:
     """The specification of a chart that fills its place, and knows two trials."""
     whole = chart.add_params(
         alt.param(name="picked", value=""), alt.param(name="pointed", value="")
@@ -114,7 +117,7 @@ def _finished(chart: alt.Chart | alt.LayerChart) -> dict[str, Any]:
     return {name: part for name, part in compiled.items() if name != "$schema"}
 
 
-def _scatter(run: Run) -> alt.LayerChart:
+def _scatter(run: Run) -> AnyChart:
     limit = run.config.max_copy_rate
     rates = [float(row["copy_rate"]) for row in run.rows() if row["copy_rate"] is not None]
     high = min(1.0, 1.1 * max([*rates, 2 * limit])) or 1.0
@@ -132,7 +135,8 @@ def _scatter(run: Run) -> alt.LayerChart:
         shade,
         points.encode(x=x, y=y, color=COLOUR, shape=SHAPE),
         top.encode(x=x, y=y, shape=SHAPE),
-    ).properties(height=340)
+        height=340,
+    )
 
 
 def _reports(run: Run) -> Rows:
@@ -153,7 +157,7 @@ def _reports(run: Run) -> Rows:
     return found
 
 
-def _curve(run: Run, score: str, title: str, limit: float | None) -> alt.LayerChart:
+def _curve(run: Run, score: str, title: str, limit: float | None) -> AnyChart:
     x = alt.X("step:Q", title="training step")
     y = alt.Y(f"{score}:Q", title=title, scale=alt.Scale(zero=limit is not None))
     shape = alt.Shape("ended:N", scale=named_scale(ENDS), legend=None)
@@ -174,12 +178,12 @@ def _curve(run: Run, score: str, title: str, limit: float | None) -> alt.LayerCh
     if limit is not None:
         rule = alt.Chart(alt.InlineData(values=[{"limit": limit}]))
         layers.append(rule.mark_rule(strokeDash=[5, 4], color=INK).encode(y="limit:Q"))
-    return alt.layer(*layers).properties(height=300)
+    return alt.layer(*layers, height=300)
 
 
-def _importances() -> alt.Chart:
+def _importances() -> AnyChart:
     scores = named_scale({"j": "#0072b2", "copy rate": "#d55e00"})
-    return (
+    chart: AnyChart = (
         rows_of("importances")
         .mark_bar()
         .encode(
@@ -190,9 +194,10 @@ def _importances() -> alt.Chart:
         )
         .properties(height=alt.Step(14))
     )
+    return chart
 
 
-def _marginal(name: str, domain: Domain) -> alt.LayerChart:
+def _marginal(name: str, domain: Domain) -> AnyChart:
     encoded: dict[str, Any] = {
         "y": alt.Y("j:Q", title="best j", scale=alt.Scale(zero=False)),
     }
@@ -214,7 +219,8 @@ def _marginal(name: str, domain: Domain) -> alt.LayerChart:
     return alt.layer(
         base.encode(**shaped, fill=colour, stroke=COLOUR, fillOpacity=hollow),
         top.mark_point(size=200, strokeWidth=2.5, color=INK).encode(**shaped),
-    ).properties(height=190)
+        height=190,
+    )
 
 
 def _number_scale(domain: Domain) -> alt.Scale:
@@ -226,7 +232,7 @@ def _number_scale(domain: Domain) -> alt.Scale:
     return alt.Scale(type="log", nice=False, padding=6)
 
 
-def _labels(n_trials: int) -> alt.LayerChart:
+def _labels(n_trials: int) -> AnyChart:
     axis = alt.Axis(labels=n_trials <= 24, ticks=False, labelAngle=-60)
     x = alt.X("trial:N", sort=None, title="trial", axis=axis)
     y = alt.Y("share:Q", stack="zero", title="share of outputs", scale=alt.Scale(domain=[0, 1]))
@@ -235,7 +241,7 @@ def _labels(n_trials: int) -> alt.LayerChart:
     bars = rows_of("labels").mark_bar().encode(x=x, y=y, color=colour, order=order)
     frame = chosen("labels").transform_aggregate(groupby=["trial", "key"], share="sum(share)")
     top = frame.mark_bar(filled=False, stroke=INK, strokeWidth=3).encode(x=x, y=y)
-    return alt.layer(bars, top).properties(height=220)
+    return alt.layer(bars, top, height=220)
 
 
 def _winner_rows(run: Run) -> Rows:
@@ -249,7 +255,7 @@ def _winner_rows(run: Run) -> Rows:
     ]
 
 
-def _winner() -> alt.LayerChart:
+def _winner() -> AnyChart:
     scores = named_scale({"j": "#0072b2", "copy rate": "#d55e00"})
     colour = alt.Color("score:N", scale=scores, legend=alt.Legend(title=None, orient="top"))
     order: Mapping[str, Any] = {
@@ -262,4 +268,5 @@ def _winner() -> alt.LayerChart:
     return alt.layer(
         table.mark_rule(strokeWidth=3).encode(x=x, x2="high:Q", **order),
         table.mark_point(filled=True, size=80, opacity=1).encode(x="value:Q", **order),
-    ).properties(height=alt.Step(18))
+        height=alt.Step(18),
+    )

@@ -8,7 +8,15 @@ from typing import Any
 import altair as alt
 
 from detox_tune.tuning.domains import Choice, Domain
-from detox_tune.tuning.report.chart_parts import COLOUR, INK, Rows, chosen, line_opacity, rows_of
+from detox_tune.tuning.report.chart_parts import (
+    COLOUR,
+    INK,
+    AnyChart,
+    Rows,
+    chosen,
+    line_opacity,
+    rows_of,
+)
 from detox_tune.tuning.report.run_data import Run, shown
 
 _NOT_READ = -0.14  # where parallel axes show that a trial has no such setting
@@ -65,7 +73,7 @@ def _short(value: Any) -> str:
     return (text if len(text) <= 16 else text[:15] + "…") or "(empty)"
 
 
-def parallel_axes(run: Run) -> alt.LayerChart:
+def parallel_axes(run: Run) -> AnyChart:
     """The chart; its axes are the searched settings, then `j` and copy rate."""
     names = [*run.space.searched, "j", "copy_rate"]
     x = alt.X(
@@ -89,4 +97,5 @@ def parallel_axes(run: Run) -> alt.LayerChart:
         .encode(**line, color=COLOUR),
         chosen("parallel").mark_line(strokeWidth=3, color=INK).encode(**line),
         text.encode(x=x, y=y, text="text:N"),
-    ).properties(height=320)
+        height=320,
+    )

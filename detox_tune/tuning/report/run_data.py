@@ -56,7 +56,7 @@ class Run:
         best = best_report(trial.reports) if trial.reports else {}
         rank = float(best.get("feasible_j", -math.inf))
         row = trial_row(trial)
-        return shown(
+        told: dict[str, Any] = shown(
             {
                 **row,
                 "key": self.key(trial.name),
@@ -66,6 +66,7 @@ class Run:
                 "read": [name for name in self.space.searched if row[name] is not None],
             }
         )
+        return told
 
     def outputs(self, trial: TrialRecord) -> list[dict[str, Any]]:
         """The rows of its file in outputs/."""

@@ -68,7 +68,7 @@ def make_run(tmp_path: Path) -> MakeRun:
         folder.mkdir()
         chance = random.Random(0)
         space = SearchSpace(SPACE | ({"task_prefix": prefix} if prefix is not None else {}))
-        config = SearchConfig(name=name, trials=max(1, trials), steps=STEPS, scorers=scorers)  # type: ignore[arg-type]
+        config = SearchConfig(name=name, trials=max(1, trials), steps=STEPS, scorers=scorers)
         study = SearchStudy(folder, space, config.max_copy_rate)
         asked = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=0))
         sources = [source + sentence(chance, 9) for _ in range(sentences)]

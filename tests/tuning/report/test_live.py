@@ -1,5 +1,7 @@
 """The page is written while a search runs, and never stops one."""
 
+import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +110,7 @@ class Study:
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time; it stands still but while a page is written, which takes a second."""
     now = [100.0]
-    monkeypatch.setattr(live.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
     return now
 
 
@@ -134,7 +136,7 @@ def test_a_page_of_a_running_search(make_run: Any) -> None:
     folder = make_run(trials=3, winner=False)
     run = read_run(folder)
     record = {name: v for name, v in run.record.items() if name not in ("finished", "no_winner")}
-    (folder / "search.json").write_text(page.json.dumps(record), encoding="utf-8")
+    (folder / "search.json").write_text(json.dumps(record), encoding="utf-8")
     assert update_report(run.config, folder, run.trials) == ""
     text = (folder / "report.html").read_text(encoding="utf-8")
     assert "not finished: 3 of 3 trials have ended" in text
