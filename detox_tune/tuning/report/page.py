@@ -153,7 +153,7 @@ def _shown_run(run: Run, several: bool) -> dict[str, Any]:
             "left_out": ", ".join(n for n in run.space.searched if n not in explained),
             "fixed": ", ".join(f"{name}={run.space.possible(name)[0]}" for name in fixed),
             "marginals": marginal_settings(run),
-            "axes_width": 90 * (2 + len(run.space.searched)),
+            "axes_width": 110 * (2 + len(run.space.searched)),
             "facts": _facts(run),
             "tables": made,
             "charts": charts(run),

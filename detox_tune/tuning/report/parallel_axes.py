@@ -54,8 +54,11 @@ def _axis(values: list[Any], domain: Domain | None) -> tuple[Any, dict[str, floa
             {_short(n): places[n] for n in names}
         )
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
-    log = bool(domain) and bool(getattr(domain, "log", False)) and low > 0
-    scale = math.log if log else float
+    log = domain is not None and bool(getattr(domain, "log", False)) and high > 0
+    unit = min((value for value in values if value > 0), default=1.0)
+
+    def scale(value: float) -> float:
+        return math.log1p(value / unit) if log else value  # log1p: zero may be among them
 
     def place(value: float) -> float:
         return (scale(value) - scale(low)) / (scale(high) - scale(low)) if high > low else 0.5
