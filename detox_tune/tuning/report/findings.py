@@ -157,3 +157,9 @@ def state(run: Run) -> str:
 def repeat_command(run: Run) -> str:
     """The command line that began the search."""
     return shlex.join(["python", "-m", "detox_tune.search", *map(str, run.record["command"][1:])])
+
+
+def rewrite_command(run: Run) -> str:
+    """The command line that uses the winner."""
+    best = str(run.folder / "best")
+    return f'{shlex.join(["python", "-m", "detox_tune.rewrite", best])} "a sentence"'

@@ -142,7 +142,7 @@ def _shown_run(run: Run, several: bool) -> dict[str, Any]:
             "n_test": int(run.metrics["test"]["tuned"]["n"]) if run.metrics else 0,
             "winner_key": winner["key"] if winner else "",
             "winner_settings": _settings(run.metrics["settings"]) if run.metrics else "",
-            "rewrite": f'python -m detox_tune.rewrite {run.folder / "best"} "a sentence"',
+            "rewrite": findings.rewrite_command(run),
             "rows": rows,
             "searched": [name for name in settings if name in run.space.searched],
             "state": findings.state(run),
