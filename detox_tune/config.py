@@ -163,8 +163,7 @@ class SearchConfig(_Settings):
     out: PathText = "results"
     """Folder that holds runs; on a cluster without `storage`, one that all nodes share."""
     storage: str | None = None
-    """URI of a folder for checkpoints and a copy of the results (s3://, gs://, file://); None
-    keeps them in the run's folder."""
+    """URI (s3://, gs://, file://) for checkpoints and a copy of the results; None: in `out`."""
     seed: Annotated[int, Field(ge=0, lt=2**31)] = 0
     """Decides sampling, splits, initial adapters, data order and dropout."""
 
@@ -193,8 +192,7 @@ class SearchConfig(_Settings):
     max_tokens: Annotated[int, Field(ge=8, le=1024)] = 96
     """Longest source or reference in tokens (longer pairs are dropped), and longest output."""
     min_purity: Annotated[float, Field(gt=0.5, le=1.0)] = 0.95
-    """A token is penalised if at least this share of its occurrences, by an estimate that asks for
-    support, lies in toxic spans."""
+    """A token is penalised if this share of its occurrences, with support, lies in toxic spans."""
     lexicon_purity: Rate = 0.5
     """A lexicon entry counts only if references drop it in at least this share of its sources."""
 
@@ -236,10 +234,8 @@ class SearchConfig(_Settings):
     """Copy rate from which a trial whose copy rate does not fall counts as collapsed."""
     max_copy_rate: Rate = 0.10
     """Highest validation copy rate that a winner may have."""
-
     address: str | None = Field(default_factory=lambda: os.environ.get("RAY_ADDRESS") or None)
-    """Ray cluster to join: `auto` on its head, or host:port; by default RAY_ADDRESS, which
-    `ray job submit` sets, and without it Ray is started on this machine."""
+    """Ray cluster to join, `auto` or host:port; RAY_ADDRESS by default, None starts Ray here."""
     gpus_per_trial: NonNegativeFloat = 0.0
     """GPUs of a trial; fractions share a GPU."""
     cpus_per_trial: PositiveFloat = 1.0

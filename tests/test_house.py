@@ -22,13 +22,15 @@ MAX_LINES = 320
 HOMES = {
     "ray": ("detox_tune/tuning/", "detox_tune/search.py"),
     "bitsandbytes": ("detox_tune/model/",),
-    "matplotlib": ("detox_tune/tuning/report.py",),
-    "plotly": ("detox_tune/tuning/report.py",),
+    "altair": ("detox_tune/tuning/report/",),
+    "vl_convert": ("detox_tune/tuning/report/",),
+    "matplotlib": (),
+    "plotly": (),
 }
 """Packages that only these files or folders may import."""
 UNSAFE_IMPORTS = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}
 UNSAFE_ARGUMENTS = {"trust_remote_code": True, "weights_only": False}
-DISTRIBUTIONS = {"sklearn": "scikit-learn", "yaml": "pyyaml"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "vl_convert": "vl-convert-python", "yaml": "pyyaml"}
 """Distribution of an imported package, where the two names differ by more than `_`."""
 
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -20,6 +20,8 @@ from detox_tune.files import write_json
 from detox_tune.tuning.storage import Storage
 
 _SEAL = "seal.json"
+OUTPUTS_FILE = "outputs.jsonl"
+"""In a checkpoint: what the trial made of the validation sample, of which a report shows it."""
 
 
 class SealedCheckpoint(NamedTuple):
@@ -54,14 +56,17 @@ def find_checkpoint(
     return None
 
 
+_KEPT = (WEIGHTS, CONFIG, OUTPUTS_FILE)  # of a trial that has ended
+
+
 def drop_training_state(storage: Storage, trial: str) -> None:
-    """Leave of the checkpoints of a trial that has ended what a winner needs: the adapter.
+    """Leave of the checkpoints of a trial that has ended the adapter and its outputs.
 
     The state of the optimiser is twice as large.
     """
     filesystem = storage.filesystem
     for folder, content in _sealed(storage, trial):
-        kept = {n: sha256 for n, sha256 in content["files"].items() if n in (WEIGHTS, CONFIG)}
+        kept = {n: sha256 for n, sha256 in content["files"].items() if n in _KEPT}
         with filesystem.open_output_stream(f"{folder}/.{_SEAL}") as file:
             file.write(json.dumps(content | {"files": kept}).encode())
         filesystem.move(f"{folder}/.{_SEAL}", f"{folder}/{_SEAL}")

@@ -21,7 +21,9 @@ from detox_tune.tuning.checks.result import raise_first_failure
 from detox_tune.tuning.cluster import check_ray, check_shared, concurrency, connected
 from detox_tune.tuning.corpus import Corpus, load_corpus
 from detox_tune.tuning.export import export_winner
+from detox_tune.tuning.outputs import OUTPUTS
 from detox_tune.tuning.progress import settings
+from detox_tune.tuning.report.live import update_report
 from detox_tune.tuning.results import TrialRecord, candidates, trial_row, write_trials
 from detox_tune.tuning.run_folder import (
     RECORD,
@@ -105,7 +107,7 @@ class _Search:
         if stopped:
             self.record = stopped.record | {"search": config.model_dump()}
             self.record["resumed"] = [*self.record.get("resumed", []), now()]
-            for outcome in ("finalists", "winner", "finished"):
+            for outcome in ("finalists", "winner", "no_winner", "finished"):
                 self.record.pop(outcome, None)
         else:
             self.record = describe_search(config, self.space, corpus)
@@ -146,8 +148,10 @@ class _Search:
         self.record["finalists"] = [finalist.record() for finalist in finalists]
         if not finalists or finalists[0].feasible_j <= -1:
             rows = [trial_row(trial) for trial in trials]
-            log.print(no_winner(rows, finalists, config.max_copy_rate, task.copy_j), style="red")
-            self._close(stopped)
+            why = no_winner(rows, finalists, config.max_copy_rate, task.copy_j)
+            log.print(why, style="red")
+            self.record["no_winner"] = why
+            self._close(stopped, trials)
             return 130 if stopped and not late else 1
         winner = finalists[0].candidate
         log.print(
@@ -157,18 +161,22 @@ class _Search:
             finalists[0], config, task, corpus.splits.test, folder / "best", log
         )
         self.record["winner"] = winner.trial
-        self._close(stopped)
+        self._close(stopped, trials)
         show_result(metrics, folder, self._seconds(), self.console)
         return 130 if stopped and not late else 0
 
-    def _close(self, stopped: bool) -> None:
+    def _close(self, stopped: bool, trials: list[TrialRecord]) -> None:
         before = self.record.get("wall_seconds", 0)
         self.record["wall_seconds"] = round(before + self._seconds(), 1)
         if not stopped:
             self.record["finished"] = now()
         write_json(self.folder / RECORD, self.record)
+        wrong = update_report(self.config, self.folder, trials)
+        if wrong:
+            self.log.print(wrong, style="yellow")
+        kept = (RECORD, STUDY_FILE, "trials.csv", "best", OUTPUTS, "report.html")
         try:
-            keep_results(self.config, self.folder, (RECORD, STUDY_FILE, "trials.csv", "best"))
+            keep_results(self.config, self.folder, kept)
         except OSError as error:
             self.log.print(f"results are in {self.folder} alone: {error}", style="yellow")
 
@@ -223,4 +231,5 @@ def show_result(metrics: dict[str, Any], folder: Path, seconds: float, console: 
     console.print(table)
     console.print(f"adapter: {folder / 'best'}", soft_wrap=True)
     console.print(f"trials:  {folder / 'trials.csv'}", soft_wrap=True)
+    console.print(f"report:  {folder / 'report.html'}", soft_wrap=True)
     console.print(f"{clock(seconds)} in all")

@@ -77,7 +77,7 @@ def stopped_run(folder: Path, changes: Mapping[str, Any]) -> StoppedRun:
         UserError: if the search cannot go on, with the reason.
     """
     folder = folder.absolute()
-    record = _read_record(folder)
+    record = read_record(folder)
     path = folder / RECORD
     if record["versions"].get("detox_tune") != __version__:
         raise UserError(
@@ -99,11 +99,16 @@ def stopped_run(folder: Path, changes: Mapping[str, Any]) -> StoppedRun:
             f"{2 * before.trials}, say, for more"
         )
     if (folder / "ray").exists():
-        _check_study(folder)
+        check_study(folder)
     return StoppedRun(folder, config, SearchSpace(record["space"], f"{path}: space"), record)
 
 
-def _check_study(folder: Path) -> None:
+def check_study(folder: Path) -> None:
+    """Find out whether the study of a run can be read.
+
+    Raises:
+        UserError: if it is not there, or damaged.
+    """
     path = folder / STUDY_FILE
     if not path.is_file():
         raise UserError(
@@ -121,7 +126,12 @@ def _check_study(folder: Path) -> None:
         )
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
+def read_record(folder: Path) -> dict[str, Any]:
+    """The content of search.json.
+
+    Raises:
+        UserError: if the folder is none of a run, or the file is damaged.
+    """
     path = folder / RECORD
     if not path.is_file():
         what = "is no folder" if not folder.is_dir() else f"has no {RECORD}"

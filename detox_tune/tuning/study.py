@@ -18,6 +18,7 @@ from detox_tune.evaluation.scores import SCORES
 from detox_tune.tuning.results import TrialRecord, best_report, write_trials
 
 STUDY_FILE = "study.db"
+_STUDY = "detox_tune"  # its name in there
 _STATES = {
     "finished": TrialState.COMPLETE,
     "asha": TrialState.PRUNED,
@@ -66,7 +67,7 @@ class SearchStudy(Callback):
         # Not as a URL: a path may hold what means something else there.
         connect = partial(sqlite3.connect, folder / STUDY_FILE)
         self.optuna = optuna.create_study(
-            study_name="detox_tune",
+            study_name=_STUDY,
             storage=optuna.storages.RDBStorage(
                 "sqlite:///study.db", engine_kwargs={"creator": connect}
             ),
@@ -79,7 +80,7 @@ class SearchStudy(Callback):
 
     def trials(self) -> list[TrialRecord]:
         """All trials, in the order of their numbers."""
-        return [self._record(trial) for trial in self.optuna.get_trials(deepcopy=False)]
+        return trial_records(self.optuna, self.define_space)
 
     def on_trial_result(
         self,
@@ -147,11 +148,35 @@ class SearchStudy(Callback):
         return optuna.Trial(self.optuna, self._frozen(number)._trial_id)
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
-        return TrialRecord(
-            f"trial_{trial.number + 1:03d}",
-            self.define_space(FixedTrial(trial.params, trial.number)),
-            **trial.user_attrs.get(_HISTORY, {"reports": []}),
-        )
+        return _record(trial, self.define_space)
+
+
+def read_study(folder: Path) -> optuna.Study:
+    """The study of a run, to be read alone: a search may be writing it at this moment.
+
+    Raises:
+        sqlite3.Error, sqlalchemy.exc.SQLAlchemyError: it is not there, or damaged.
+    """
+    uri = f"{(folder / STUDY_FILE).absolute().as_uri()}?mode=ro"
+    storage = optuna.storages.RDBStorage(
+        "sqlite:///study.db", engine_kwargs={"creator": partial(sqlite3.connect, uri, uri=True)}
+    )
+    return optuna.load_study(study_name=_STUDY, storage=storage)
+
+
+def trial_records(
+    study: optuna.Study, define_space: Callable[[BaseTrial], dict[str, Any]]
+) -> list[TrialRecord]:
+    """All trials of a study, in the order of their numbers."""
+    return [_record(trial, define_space) for trial in study.get_trials(deepcopy=False)]
+
+
+def _record(trial: FrozenTrial, define_space: Callable[[BaseTrial], dict[str, Any]]) -> TrialRecord:
+    return TrialRecord(
+        f"trial_{trial.number + 1:03d}",
+        define_space(FixedTrial(trial.params, trial.number)),
+        **trial.user_attrs.get(_HISTORY, {"reports": []}),
+    )
 
 
 def _number(name: str) -> int:

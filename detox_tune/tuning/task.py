@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pandas as pd
 from transformers import AutoConfig
 
 from detox_tune.config import SearchConfig, TrialConfig
@@ -43,14 +44,19 @@ class Task:
     base_files: tuple[tuple[str, bytes], ...] = ()
     """Of a pocket base, names and contents: other nodes may not see the driver's files."""
 
+    def score(
+        self, outputs: Sequence[str], pairs: Sequence[Pair], task_prefix: str
+    ) -> pd.DataFrame:
+        """The scores of every output (see `score_outputs`) of a trial with that prefix."""
+        return score_outputs(
+            outputs, pairs, lexicon=self.lexicon, scorers=self.scorers, task_prefix=task_prefix
+        )
+
     def mean_scores(
         self, outputs: Sequence[str], pairs: Sequence[Pair], task_prefix: str
     ) -> dict[str, float]:
         """The scores of outputs on pairs, which a trial with that prefix was asked for."""
-        scored = score_outputs(
-            outputs, pairs, lexicon=self.lexicon, scorers=self.scorers, task_prefix=task_prefix
-        )
-        return mean_scores(scored)
+        return mean_scores(self.score(outputs, pairs, task_prefix))
 
     def rows(self, trial: TrialConfig) -> list[dict[str, Any]]:
         """Rows for `build_trainer`, one for each example.

@@ -21,6 +21,7 @@ from transformers import (
 
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.evaluation.rewriting import rewrite
+from detox_tune.evaluation.scores import mean_scores
 from detox_tune.model.lora import adapted
 from detox_tune.model.vocabulary import CutTokenizer
 from detox_tune.training.detox_trainer import DetoxTrainer
@@ -28,6 +29,7 @@ from detox_tune.training.masking import MaskStatistics
 from detox_tune.training.trainer import build_trainer
 from detox_tune.tuning.base import base_on_this_node, load_cut_base
 from detox_tune.tuning.checkpoints import find_checkpoint, seal
+from detox_tune.tuning.outputs import keep_outputs
 from detox_tune.tuning.results import feasible_j
 from detox_tune.tuning.storage import Storage
 from detox_tune.tuning.task import Task
@@ -159,7 +161,8 @@ class ReportToTune(TrainerCallback):
             task_prefix=self.trial.task_prefix,
             max_tokens=self.config.max_tokens,
         )
-        scores = self.task.mean_scores(outputs, pairs, self.trial.task_prefix)
+        scored = self.task.score(outputs, pairs, self.trial.task_prefix)
+        scores = mean_scores(scored)
         report = {
             **scores,
             "step": state.global_step,
@@ -169,6 +172,7 @@ class ReportToTune(TrainerCallback):
             "seconds": time.monotonic() - self.started,
         }
         folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+        keep_outputs(folder, state.global_step, outputs, pairs, scored)
         seal(folder, report)
         report_patiently(report, folder)
 

@@ -13,6 +13,7 @@ from ray.tune.experiment import Trial
 from detox_tune.config import SearchConfig
 from detox_tune.tuning.checkpoints import drop_training_state
 from detox_tune.tuning.progress import SearchProgress
+from detox_tune.tuning.report.live import LiveReport
 from detox_tune.tuning.scheduler import CollapseScheduler
 from detox_tune.tuning.searcher import DetoxSearch
 from detox_tune.tuning.space import SearchSpace
@@ -86,6 +87,7 @@ def run_trials(
             verbose=0,
             callbacks=[
                 study,
+                LiveReport(config, folder, study),
                 _TidyUp(config, folder),
                 SearchProgress(config.steps, space.searched, past=past),
             ],
