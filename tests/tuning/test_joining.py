@@ -7,10 +7,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -43,8 +45,12 @@ class RayCluster(NamedTuple):
 
 
 def stop(node: "subprocess.Popen[str]") -> None:
-    """As `ray start --block` wants it, which takes its processes along."""
-    node.terminate()
+    """With all its processes: `ray start` leaves some behind when it is terminated."""
+    processes = psutil.Process(node.pid).children(recursive=True)
+    node.kill()
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
     node.communicate(timeout=60)
 
 

@@ -96,7 +96,9 @@ def main(folder: Path, n_trials: int, at_once: int) -> None:
         max_failures=int(os.environ.get("TOYS_FAILURES", "0")),
     )
     started: dict[str, Any] = (
-        {} if "RAY_ADDRESS" in os.environ else {"num_cpus": 2, "include_dashboard": False}
+        {}
+        if "RAY_ADDRESS" in os.environ
+        else {"address": "local", "num_cpus": 2, "include_dashboard": False}
     )
     ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **started)
     known = SearchStudy(folder, SPACE, config.max_copy_rate)
