@@ -30,6 +30,16 @@ def test_a_process_that_is_held_to_one_core_runs_one_trial_at_a_time() -> None:
     assert answer.stdout.splitlines()[-1] == "trials at once: 1"
 
 
+def test_threads_are_told_not_to_spin_before_torch_is_loaded() -> None:
+    code = "import os, sys, detox_tune.search as search; search.run_command(lambda: print("
+    code += "os.environ['GOMP_SPINCOUNT'], 'torch' in sys.modules) or 0)"
+    environment = {name: v for name, v in os.environ.items() if name != "GOMP_SPINCOUNT"}
+    answer = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True
+    )
+    assert answer.stdout == "1000 False\n"
+
+
 @pytest.mark.parametrize("file", ["memory.max", "memory/memory.limit_in_bytes"])
 @pytest.mark.parametrize("content", ["max", "9223372036854771712"])
 def test_a_cgroup_without_a_limit(
