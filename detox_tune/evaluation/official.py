@@ -128,12 +128,12 @@ class OfficialScorers:
 
     @cached_property
     def _classifier(self) -> _Classifier:
-        with _loading(CLASSIFIER):
+        with _reading(CLASSIFIER):
             return _Classifier.load(self._folders[CLASSIFIER], device=self._device)
 
     @cached_property
     def _encoder(self) -> SentenceTransformer:
-        with _loading(ENCODER):
+        with _reading(ENCODER):
             from sentence_transformers import SentenceTransformer
 
             return SentenceTransformer(str(self._folders[ENCODER]), device=self._device)
@@ -158,7 +158,7 @@ def load_official(*, device: str) -> OfficialScorers:
         )
     folders = {}
     for pin in PINS:
-        with _loading(pin):
+        with _fetching(pin):
             folders[pin] = Path(
                 snapshot_download(pin.name, revision=pin.revision, allow_patterns=list(pin.files))
             )
@@ -203,15 +203,31 @@ class _Classifier:
 
 
 @contextmanager
-def _loading(pin: Pin) -> Iterator[None]:
-    """Turn what goes wrong while a model is fetched or read into a line for the user."""
+def _fetching(pin: Pin) -> Iterator[None]:
+    """Turn what goes wrong while a model is fetched into a line for the user."""
     try:
         yield
-    except (OSError, ValueError, RuntimeError, KeyError, ImportError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:200]
+    except OSError as error:  # the hub's own errors are such, too
         raise UserError(
-            f"the official model {pin.name!r} (revision {pin.revision}) cannot be loaded: "
-            f"{reason}; it must be on the Hugging Face hub or in its cache (HF_HOME), so check the "
-            f"connection or fetch it with `hf download {pin.name} --revision {pin.revision}`, "
-            f"{_REMEDY}"
+            f"the official model {pin.name!r} (revision {pin.revision}) cannot be fetched: "
+            f"{_reason(error)}; it must be on the Hugging Face hub or in its cache (HF_HOME), so "
+            f"check the connection or fetch it with `hf download {pin.name} --revision "
+            f"{pin.revision}`, {_REMEDY}"
         ) from error
+
+
+@contextmanager
+def _reading(pin: Pin) -> Iterator[None]:
+    """Turn what is wrong with a model's files into a line for the user."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
+        raise UserError(
+            f"the official model {pin.name!r} (revision {pin.revision}) cannot be read: "
+            f"{_reason(error)}; fetch it again with `hf download {pin.name} --revision "
+            f"{pin.revision} --force-download`, {_REMEDY}"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Literal, cast
 
 import torch
@@ -83,7 +84,11 @@ def load_model(name: str, *, quantization: Quantization, device: str = "cpu") ->
         model = AutoModelForSeq2SeqLM.from_pretrained(name, device_map={"": device}, **options)
     except (OSError, ValueError, SafetensorError) as error:
         raise UserError(_cannot_load(name, error)) from error
+    except (UnpicklingError, EOFError) as error:
+        raise UserError(_no_tensors(name)) from error
     except RuntimeError as error:
+        if "PytorchStreamReader" in str(error):
+            raise UserError(_no_tensors(name)) from error
         if "ignore_mismatched_sizes" not in str(error):
             raise
         raise UserError(
@@ -164,6 +169,13 @@ def quiet_libraries() -> None:
     """Keep notices about optional kernels and tied weights off the user's screen."""
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
+
+
+def _no_tensors(name: str) -> str:
+    return (
+        f"base_model={name!r}: its pickled weights (pytorch_model.bin) are damaged, or hold more "
+        "than tensors, which is not read: copy them again, or take a checkpoint in safetensors"
+    )
 
 
 def _cannot_load(name: str, error: Exception) -> str:

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForSeq2SeqLM, GPT2Config, MT5Config, PreTrainedModel
 
 from detox_tune.config import TrialConfig
@@ -125,6 +126,33 @@ def test_another_architecture(tmp_path: Path) -> None:
     GPT2Config(n_layer=1).save_pretrained(tmp_path)
     with pytest.raises(UserError, match=r"is a gpt2 model, but must be of the T5 family"):
         load_base(str(tmp_path), quantization="none")
+
+
+class Code:
+    """What a pickle can do: anything."""
+
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return Path.touch, (Path("ran"),)  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("content", ["text", "half", "nothing", "code"])
+def test_damaged_or_hostile_pickled_weights(
+    content: str, tmp_path: Path, tiny_base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for file in tiny_base.iterdir():
+        if file.name != "model.safetensors":
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    path = tmp_path / "pytorch_model.bin"
+    torch.save(load_file(tiny_base / "model.safetensors"), path)
+    if content == "code":
+        torch.save({"shared.weight": Code()}, path)
+    else:
+        good = path.read_bytes()
+        path.write_bytes({"text": b"no weights", "half": good[: len(good) // 2]}.get(content, b""))
+    with pytest.raises(UserError, match=r"pickled weights .* are damaged, or hold more than tens"):
+        load_base(str(tmp_path), quantization="none")
+    assert not Path("ran").exists()
 
 
 def test_damaged_weights(tmp_path: Path, tiny_base: Path) -> None:
