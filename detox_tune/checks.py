@@ -63,8 +63,15 @@ def run_checks(
     task = build_task(config, corpus, base, task_prefixes=space.task_prefixes())
     console.print(marked_pairs(task, all_masks(trials_to_check(space))), soft_wrap=True)
     results += quick_checks(config, space, task)
-    with log.status("checking") as status:  # as Text, since a status reads a string as markup
-        results += base_checks(config, space, task, lambda doing: status.update(Text(doing)))
+    with log.status("checking") as status:
+
+        def tell(doing: str) -> None:
+            if log.is_terminal:
+                status.update(Text(doing))  # not as a string, which is read as markup
+            else:
+                log.print(doing)
+
+        results += base_checks(config, space, task, tell)
     return results
 
 

@@ -62,8 +62,9 @@ def test_a_sound_space_passes_and_shows_what_it_saw(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = sorted(folder.rglob("*"))
-    code, output, _ = run(capsys)
+    code, output, said = run(capsys)
     assert code == 0, output
+    assert "decoding with the untouched base training steps: none" in said  # there is no terminal
     for name in ("sentences en", "lexicon en", "labels", "penalty", "head", "base", "estimate"):
         assert f" {name} " in output
     for mask in ("none", "toxic_only answers", "toxic_context answers 2"):
