@@ -137,7 +137,7 @@ def test_nothing_that_runs_code_from_files() -> None:
     for path in MODULES:
         # Ray pickles a run's own state, and what we hand to it there has to follow.
         allowed = {"ray.cloudpickle"} if path.is_relative_to(PACKAGE / "tuning") else set()
-        allowed |= {"joblib.cpu_count"}
+        allowed |= {"joblib.cpu_count", "pickle.UnpicklingError"}
         pickles = {name for name in imports(path) if UNSAFE_IMPORTS & set(name.split("."))}
         unsafe += [f"{name_of(path)} imports {name}" for name in sorted(pickles - allowed)]
         unsafe += [

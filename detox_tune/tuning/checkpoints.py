@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 from pyarrow import fs
 from ray.tune import Checkpoint
 
-from detox_tune.evaluation.adapters import CONFIG, WEIGHTS
 from detox_tune.files import write_json
 from detox_tune.tuning.storage import Storage
 
@@ -56,17 +55,16 @@ def find_checkpoint(
     return None
 
 
-_KEPT = (WEIGHTS, CONFIG, OUTPUTS_FILE)  # of a trial that has ended
-
-
 def drop_training_state(storage: Storage, trial: str) -> None:
     """Leave of the checkpoints of a trial that has ended the adapter and its outputs.
 
     The state of the optimiser is twice as large.
     """
-    filesystem = storage.filesystem
+    from detox_tune.evaluation.adapters import CONFIG, WEIGHTS  # imports torch: not in a dry run
+
+    filesystem, needed = storage.filesystem, (WEIGHTS, CONFIG, OUTPUTS_FILE)
     for folder, content in _sealed(storage, trial):
-        kept = {n: sha256 for n, sha256 in content["files"].items() if n in _KEPT}
+        kept = {n: sha256 for n, sha256 in content["files"].items() if n in needed}
         with filesystem.open_output_stream(f"{folder}/.{_SEAL}") as file:
             file.write(json.dumps(content | {"files": kept}).encode())
         filesystem.move(f"{folder}/.{_SEAL}", f"{folder}/{_SEAL}")
