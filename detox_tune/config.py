@@ -18,7 +18,6 @@ from pydantic import (
     Field,
     NonNegativeFloat,
     PositiveFloat,
-    PositiveInt,
     ValidationError,
     model_validator,
 )
@@ -38,6 +37,7 @@ LORA_APPROACHES: tuple[LoraApproach, ...] = get_args(LoraApproach)
 TrainerName = Literal["original", "toxic_penalty_v1", "toxic_mask_v1"]
 """Cross-entropy; that plus gamma x toxic penalty; masked cross-entropy plus gamma x penalty."""
 Quoting = Literal["auto", "quoted", "plain"]
+PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
 Rate = Annotated[float, Field(ge=0.0, le=1.0)]
 PathText = Annotated[str, AfterValidator(os.path.expanduser)]

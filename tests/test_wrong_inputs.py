@@ -116,6 +116,7 @@ MISTAKES: dict[str, tuple[Callable[[], None], str, str]] = {
     "too few steps": (nothing, "--steps 1", "eval_every=2 must not exceed steps=1"),
     "unknown flag": (nothing, "--trails 3", "unrecognized arguments: --trails"),
     "a word as a number": (nothing, "--trials many", "invalid int value: 'many'"),
+    "more steps than counts": (nothing, f"--steps {'9' * 400}", "input should be less than"),
     "no trials": (nothing, "--trials 0", "trials=0: input should be greater"),
     "a name with a path": (nothing, "--name a/b", "name='a/b': string should"),
     "a run that exists": (

@@ -193,11 +193,12 @@ def _jsonl(path: Path, text: str) -> Content:
 def _parquet(path: Path, content: bytes) -> Content:
     try:
         table = pq.ParquetFile(pa.BufferReader(content)).read()
-    except (pa.ArrowException, OSError) as error:
+        names = tuple(table.column_names)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: not a readable parquet file; write it anew") from error
     columns = [_values(column) for column in table.columns]
     rows = [Row(*row) for row in enumerate(zip(*columns, strict=True))]
-    return tuple(table.column_names), rows
+    return names, rows
 
 
 def _values(column: pa.ChunkedArray) -> list[object]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -228,6 +229,14 @@ def test_files_that_cannot_be_read(tmp_path: Path, name: str, content: bytes, me
     with pytest.raises(UserError, match=message) as error:
         read_table(path, (*LEXICON_SUFFIXES,))
     assert "\n" not in str(error.value)
+
+
+def test_a_parquet_file_whose_column_names_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "x.parquet"
+    pd.DataFrame({"toxic": ["a"], "neutral": ["b"]}).to_parquet(path)
+    path.write_bytes(path.read_bytes().replace(b"toxic", b"to\xffic"))
+    with pytest.raises(UserError, match="not a readable parquet file; write it anew"):
+        read_table(path)
 
 
 def test_a_missing_file_names_the_nearest_one(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class Search:
         self.before.append({trial.name: trial for trial in known(self.folder)})
         return subprocess.Popen(
             [sys.executable, TOYS, self.folder, str(self.trials), str(self.at_once)],
+            stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             text=True,
             env={**os.environ, "RAY_ADDRESS": self.cluster.address},
@@ -49,7 +50,8 @@ class Search:
 
     def kill_worker(self, rng: random.Random) -> bool:
         """The process of a trial that reported last; whether there is one."""
-        files = sorted(self.session().glob("*/result.json"), key=lambda file: file.stat().st_mtime)
+        found = self.folder.glob(f"ray/session_{len(self.before)}/*/result.json")
+        files = sorted(found, key=lambda file: file.stat().st_mtime)
         lines = files[-1].read_text(encoding="utf-8").splitlines() if files else []
         if not lines:
             return False
@@ -70,10 +72,6 @@ class Search:
         self.driver.communicate()
         self.driver = self.start()
         return True
-
-    def session(self) -> Path:
-        """The folder of the last start."""
-        return max(self.folder.glob("ray/session_*"), key=lambda path: int(path.name[8:]))
 
     def close(self) -> None:
         self.driver.kill()
@@ -146,5 +144,5 @@ def main(rounds: int, first_seed: int) -> None:
 
 
 if __name__ == "__main__":
-    os.environ |= {"TOYS_PAUSE": "0.2", "TOYS_FAILURES": "20"}
+    os.environ |= {"TOYS_PAUSE": "0.2", "TOYS_FAILURES": "6"}
     main(int(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else 1)
