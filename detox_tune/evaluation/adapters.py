@@ -70,6 +70,7 @@ class _AdapterConfig(BaseModel):
 
     peft_type: Literal["LORA"]
     base_model_name_or_path: str | None = None
+    bias: Literal["none", "all", "lora_only"] = "none"
     r: PositiveInt
     lora_alpha: PositiveFloat
     target_modules: list[str] | str

@@ -92,6 +92,10 @@ DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
     "metrics: wrong type": (set_in("best/metrics.json", max_tokens="x"), r"max_tokens: input shou"),
     "adapter: not LoRA": (set_in(CONFIG, peft_type="IA3"), r"peft_type: input should be 'LORA'"),
     "adapter: wrong type": (set_in(CONFIG, r="x"), r"adapter_config\.json: r: input should"),
+    "adapter: unknown bias": (
+        set_in(CONFIG, bias="some"),
+        r"adapter_config\.json: bias: input should",
+    ),
     "adapter: a pickle": (weights_as_a_pickle, r"has no adapter_model\.safetensors"),
     "adapter: damaged": (write("best/adapter_model.safetensors", b"x" * 99), r"is damaged: copy"),
     "adapter: other shapes": (set_in(CONFIG, r=3), r"was made for another base than .*base: give"),
