@@ -111,7 +111,7 @@ class _TidyUp(Callback):
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **_: Any
     ) -> None:
-        with suppress(OSError):  # it is done again when the next one ends
+        with suppress(OSError):  # records are copied again later; what was not removed does no harm
             drop_training_state(checkpoint_storage(self._config, self._folder), str(trial))
             keep_results(self._config, self._folder, (STUDY_FILE, "trials.csv"))
 
