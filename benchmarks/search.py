@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,7 @@ def page(
     code: str,
 ) -> str:
     """The page as markdown: what was run, the test split, every trial."""
-    command = " ".join(["python -m detox_tune.search", *record["command"][1:]])
+    command = shlex.join(record["command"])
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     systems = [
         [

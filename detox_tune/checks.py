@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from detox_tune.cli import run_command
 
 # The flags are those of the search, so that one command line serves both.
-from detox_tune.search import overrides, space_parser
+from detox_tune.search import chosen, space_parser
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -25,13 +25,13 @@ _COLOURS = {"pass": "green", "warn": "yellow", "fail": "bold red"}
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, or 1 if a check fails."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     # Imported late, so that --help and wrong flags answer at once.
     from rich.console import Console
 
     from detox_tune.tuning.space_file import load_space
 
-    config, space = load_space(options.space, overrides(options))
+    config, space = load_space(*chosen(options))
     console = Console(markup=False, highlight=False)
     if not console.is_terminal:
         console.width = _WIDTH
@@ -94,9 +94,10 @@ def show(results: Sequence[CheckResult], console: Console) -> None:
     console.print(", ".join(f"{counts[status]} {status}" for status in _COLOURS))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     return space_parser(
-        "python -m detox_tune.checks",
+        "checks",
         "Check a search before it runs: data, lexicon, masks, base, a few training "
         "steps for each mask, and what a trial will cost here. Takes the flags of the search.",
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from detox_tune import __version__
 from detox_tune.cli import OneLineParser, path, run_command
+from detox_tune.command_line import program
 from detox_tune.config import Quoting, TrialConfig
 from detox_tune.errors import UserError
 from detox_tune.files import check_can_write, write_json
@@ -28,7 +29,7 @@ _TABLE_WIDTH = 160  # characters where no terminal limits them
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: a table of the system and its baselines, per language; JSON on request."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     if options.scorers == "official" and (options.toxicity_data or options.train_pairs):
         raise UserError(
             "--toxicity-data and --train-pairs fit the embedded classifier, which "
@@ -247,9 +248,10 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = OneLineParser(
-        prog="python -m detox_tune.evaluate",
+        prog=program("evaluate"),
         description="Score an adapter, or a file of outputs: the joint scores of PAN 2024 and "
         "2025, and how outputs fail, per language, beside duplicate, delete and the reference.",
     )

@@ -6,12 +6,13 @@ import argparse
 from collections.abc import Sequence
 
 from detox_tune.cli import OneLineParser, path, run_command
+from detox_tune.command_line import program
 from detox_tune.files import check_can_write
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
-    options = _parser().parse_args(arguments)
+    options = parser().parse_args(arguments)
     # Imported late, so that --help and wrong flags answer at once.
     import optuna
 
@@ -33,9 +34,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = OneLineParser(
-        prog="python -m detox_tune.report",
+        prog=program("report"),
         description="Write the page about a run, finished or not: RUN/report.html, one file that "
         "opens offline. Of several runs: one page with them side by side, comparison.html in the "
         "folder of the first.",

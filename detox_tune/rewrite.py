@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from detox_tune.cli import OneLineParser, path, printable, run_command
+from detox_tune.command_line import program
 from detox_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ _LINES_AT_ONCE = 256  # printed together, so that a long file shows its first li
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command: one rewritten text per line, in the order of the input."""
-    options = _parser().parse_intermixed_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     texts = list(_from_arguments(options.text) if options.text else _from_stdin())
     if not texts:
         raise UserError("there is no text to rewrite: give sentences as arguments or on stdin")
@@ -94,9 +95,10 @@ def _say(text: str) -> None:
     print(printable(text), file=sys.stderr)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = OneLineParser(
-        prog="python -m detox_tune.rewrite",
+        prog=program("rewrite"),
         description="Rewrite toxic sentences with an adapter, one text per line. Longer texts are "
         "rewritten sentence by sentence; lines without a letter stay as they are.",
     )

@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from detox_tune.cli import OneLineParser, path, run_command
-from detox_tune.errors import UserError
+from detox_tune.command_line import program
+from detox_tune.errors import UserError, nearest
 
-DEFAULT_SPACE = Path("search_spaces/pocket.yaml")
+SPACES = Path(__file__).parent / "search_spaces"
+"""The shipped spaces, which are found by their names."""
+_ASSIGNMENT = re.compile(r"[A-Za-z_]+=")
 
 # Flag, type, help. The settings' rules and defaults stand in SearchConfig.
 FLAGS: tuple[tuple[str, type, str], ...] = (
@@ -40,7 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     0, or 1 if no trial is good enough to export, or 130 if it was interrupted.
     """
-    options = _parser().parse_args(arguments)
+    options = parser().parse_intermixed_args(arguments)
     if options.resume is not None:
         _check_flags(options)
     # Imported late, so that --help and wrong flags answer at once.
@@ -52,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if options.resume is not None:
         return _resume(options)
-    config, space = load_space(options.space, overrides(options))
+    config, space = load_space(*chosen(options))
     if options.dry_run:
         print(dry_run(config, space))
         return 0
@@ -61,9 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run_search(config, space)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
     parser = space_parser(
-        "python -m detox_tune.search",
+        "search",
         "Search for the fine-tuning that rewrites toxic sentences instead of copying "
         "them: trials on Ray, collapsed ones pruned, the best adapter exported to OUT/NAME/best.",
     )
@@ -87,7 +92,7 @@ def _check_flags(options: argparse.Namespace) -> None:
     given = [flag for flag, _, _ in FLAGS if getattr(options, _setting(flag)) is not None]
     refused = [flag for flag in given if _setting(flag) not in _WITH_RESUME]
     refused += ["--dry-run"] if options.dry_run else []
-    refused += [] if options.space is DEFAULT_SPACE else [str(options.space)]
+    refused += options.words
     if refused:
         raise UserError(
             f"{', '.join(refused)}: a search that goes on has the settings of its search.json, and "
@@ -110,28 +115,57 @@ def _resume(options: argparse.Namespace) -> int:
     return resume_search(run)
 
 
-def space_parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """The command line of what takes a search space and flags that override its settings."""
-    parser = OneLineParser(prog=prog, description=description)
+def space_parser(command: str, description: str) -> argparse.ArgumentParser:
+    """The command line of what takes a search space and settings that override its own."""
+    parser = OneLineParser(prog=program(command), description=description)
     parser.add_argument(
-        "space",
-        nargs="?",
-        type=Path,
-        default=DEFAULT_SPACE,
-        help=f"search space, a YAML file (default: {DEFAULT_SPACE})",
+        "words",
+        nargs="*",
+        metavar="SPACE | SETTING=VALUE",
+        help="a YAML file or a shipped space (default: pocket), and any setting of it, such as "
+        f"gamma=3 or 'lora_r={{choice: [16, 64]}}'; shipped: {', '.join(_shipped())}",
     )
     for flag, kind, text in FLAGS:
         parser.add_argument(flag, type=kind, help=text, metavar=kind.__name__.upper())
     return parser
 
 
-def overrides(options: argparse.Namespace) -> dict[str, Any]:
-    """The settings that flags give; the run's name always, since every run has its own folder."""
+def chosen(options: argparse.Namespace) -> tuple[Path, dict[str, Any]]:
+    """The file of the space, and the settings that the command line gives.
+
+    The run's name is among them always, since every run has its own folder.
+    """
+    from detox_tune.tuning.space_file import parse_assignments
+
+    assigned = parse_assignments([word for word in options.words if _ASSIGNMENT.match(word)])
+    named = [word for word in options.words if not _ASSIGNMENT.match(word)] or ["pocket"]
+    if len(named) > 1:
+        raise UserError(f"{' '.join(named)}: give one space, and settings as name=value")
     settings = {_setting(flag) for flag, _, _ in FLAGS}
     given = {name: value for name, value in vars(options).items() if name in settings}
     given = {name: value for name, value in given.items() if value is not None}
+    twice = sorted(given.keys() & assigned.keys())
+    if twice:
+        raise UserError(f"--{twice[0].replace('_', '-')} and {twice[0]}=…: give one of the two")
+    space = _space_file(named[0])
     now = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    return {"name": f"{options.space.stem}-{now}", **given}
+    return space, {"name": f"{space.stem}-{now}", **assigned, **given}
+
+
+def _space_file(text: str) -> Path:
+    """The file of a shipped space, or that at a path."""
+    if text in _shipped():
+        return SPACES / f"{text}.yaml"
+    file = path(text)
+    if not file.exists() and text == file.stem:
+        raise UserError(
+            f"{text} is neither a file nor a shipped space; {nearest(text, _shipped())}"
+        )
+    return file
+
+
+def _shipped() -> list[str]:
+    return sorted(file.stem for file in SPACES.glob("*.yaml"))
 
 
 def _setting(flag: str) -> str:

@@ -37,7 +37,7 @@ from detox_tune.evaluation.references import load_references
 from detox_tune.evaluation.submission import load_outputs
 from detox_tune.model.base import load_base
 from detox_tune.model.pocket import pocket_base
-from detox_tune.search import _parser, overrides
+from detox_tune.search import chosen, parser
 from detox_tune.tuning.space_file import load_space
 
 Reader = Callable[[Path], None]
@@ -59,7 +59,7 @@ TSV = "".join(f"{a}\t{b}\n" for a, b in [("toxic", "neutral"), *ROWS]).encode()
 CSV = b'toxic,neutral\n"you, damn fool","please, ""go"" home"\nwhat the hell,what\n'
 JSONL = "".join(json.dumps({"toxic": a, "neutral": [b], "lang": "en"}) + "\n" for a, b in ROWS)
 SPANS = b'Sentence,spans\n"you damn fool","[4, 5, 6, 7]"\nwhat the hell,"hell, what"\n'
-COMMAND = "search_spaces/pocket.yaml --trials 3 --steps 9 --seed 1 --name a --hours 2 --out /tmp/x"
+COMMAND = "pocket gamma=3 --trials 3 --steps 9 --seed 1 --name a --hours 2 --out /tmp/x"
 TOKENS = [b"\x00", b"\xff", b'"', b"'", b"\t", b"\n", b"\r\n", b",", b"{", b"[", b"]", b": "]
 TOKENS += [b"</s>", b"<extra_id_0>", b"\xef\xbb\xbf", b"true", b"null", b"-1", b"&a", b"*a", b"!!x"]
 TOKENS += [b"\xe2\x80\xae", b"\x1b[2J", b"../../x", b"nan", "ß\u0301中".encode(), b" " * 50]
@@ -117,12 +117,12 @@ def read_command(path: Path) -> None:
     """Reads the command line that a file holds."""
     words = path.read_bytes().decode(errors="replace").replace("\x00", "").split()
     try:
-        options = _parser().parse_args(words)
+        options = parser().parse_intermixed_args(words)
     except SystemExit as stopped:
         if stopped.code not in (0, 2):
             raise AssertionError(f"exit code {stopped.code}") from stopped
         return
-    load_space(options.space, overrides(options))
+    load_space(*chosen(options))
 
 
 def surfaces(scratch: Path) -> dict[str, tuple[str, bytes, Reader]]:

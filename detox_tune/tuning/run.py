@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from detox_tune.command_line import next_command
 from detox_tune.config import SearchConfig
 from detox_tune.files import write_json
 from detox_tune.long_work import clock
@@ -185,8 +185,7 @@ class _Search:
 
     def _resume_command(self) -> str:
         address = ["--address", self.config.address] if self.config.address else []
-        command = ["python", "-m", "detox_tune.search", "--resume", str(self.folder), *address]
-        return shlex.join(command)
+        return next_command("search", "--resume", self.folder, *address)
 
 
 def no_winner(

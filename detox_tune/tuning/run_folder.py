@@ -19,6 +19,7 @@ from typing import Any
 import filelock
 
 from detox_tune import __version__
+from detox_tune.command_line import program
 from detox_tune.config import SearchConfig, validated
 from detox_tune.data.split import fingerprint
 from detox_tune.errors import UserError
@@ -186,7 +187,7 @@ def keep_base(config: SearchConfig, base: str, folder: Path) -> str:
 def describe_search(config: SearchConfig, space: SearchSpace, corpus: Corpus) -> dict[str, Any]:
     """The content of search.json when a search begins."""
     return {
-        "command": sys.argv,
+        "command": [*program("search").split(), *sys.argv[1:]],
         "directory": os.getcwd(),
         "started": now(),
         "search": config.model_dump(),

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import regex
 import yaml
 
-from detox_tune.config import SearchConfig, validated
-from detox_tune.errors import UserError
+from detox_tune.config import SearchConfig, TrialConfig, validated
+from detox_tune.errors import UserError, nearest
 from detox_tune.tuning.space import SearchSpace
 
 _EXPONENT = regex.compile(r"([-+]?\d+)(?:\.(\d*))?[eE]([-+]?)(\d+)")
@@ -27,20 +27,73 @@ _KINDS = {
 
 
 def load_space(path: Path, overrides: Mapping[str, Any]) -> tuple[SearchConfig, SearchSpace]:
-    """Read a space file; `overrides` are the settings that flags give, and win.
+    """Read a space file; `overrides` are the settings that the command line gives, and win.
 
     Raises:
         UserError: if the file is missing, is not YAML, or breaks a rule.
     """
-    values = {**_read_yaml(path), **overrides}
+    values = _read_yaml(path)
     trial = values.pop("trial", {})
     values.setdefault("name", path.stem)
     if not isinstance(trial, Mapping):
         raise UserError(f"{path}: trial={trial!r} must map settings to values or ranges")
+    of_trial = {n: value for n, value in overrides.items() if n in TrialConfig.model_fields}
+    values |= {n: value for n, value in overrides.items() if n not in of_trial}
+    trial = {**_still_read(trial, of_trial), **of_trial}
     config = validated(SearchConfig, values, str(path))
     space = SearchSpace(trial, f"{path}: trial")
     _check_collapse_grace(config, space, path)
     return config, space
+
+
+def parse_assignments(words: Sequence[str]) -> dict[str, Any]:
+    """Settings written as `name=value`, the value as YAML has it; `1e-3` is a number here.
+
+    Raises:
+        UserError: for an unknown setting, one that is given twice, or a value that is not YAML.
+    """
+    given: dict[str, Any] = {}
+    known = {**SearchConfig.model_fields, **TrialConfig.model_fields}
+    for word in words:
+        name, _, text = word.partition("=")
+        if name not in known:
+            raise UserError(f"{word}: {name!r} is not a setting; {nearest(name, known)}")
+        if name in given:
+            raise UserError(f"{word}: {name} is given twice: leave one of them out")
+        given[name] = float(text) if _EXPONENT.fullmatch(text) else _read_value(word, text)
+    return given
+
+
+def _read_value(word: str, text: str) -> Any:
+    try:
+        return yaml.load(text, Loader=_SpaceLoader) if text else ""
+    except (_Refused, yaml.YAMLError) as error:
+        reason = error.rule if isinstance(error, _Refused) else "it is not valid YAML"
+        raise UserError(
+            f"{word}: {reason}; in a shell, put the whole word in single quotes"
+        ) from None
+
+
+def _still_read(trial: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of a trial without those that wait for values which `overrides` take away."""
+    kept: dict[str, Any] = {}
+    for name, domain in trial.items():
+        when = domain.get("when") if isinstance(domain, Mapping) else None
+        if not isinstance(when, Mapping):
+            kept[name] = domain
+            continue
+        narrowed = {key: _possible(values, overrides, key) for key, values in when.items()}
+        if all(values != [] for values in narrowed.values()):
+            kept[name] = {**domain, "when": narrowed}
+    return kept
+
+
+def _possible(values: Any, overrides: Mapping[str, Any], key: str) -> Any:
+    if key not in overrides:
+        return values
+    now = overrides[key]
+    left = now.get("choice", values) if isinstance(now, Mapping) else [now]
+    return [one for one in (values if isinstance(values, list) else [values]) if one in left]
 
 
 def _check_collapse_grace(config: SearchConfig, space: SearchSpace, path: Path) -> None:
@@ -74,7 +127,7 @@ def _read_yaml(path: Path) -> dict[str, Any]:
             f"{path}{line}: not valid YAML: {error.problem}; correct that line"
         ) from None
     if not isinstance(content, dict):
-        raise UserError(f"{path} must map setting names to values; see search_spaces/pocket.yaml")
+        raise UserError(f"{path} must map setting names to values, as the shipped spaces do")
     return content
 
 

@@ -81,7 +81,7 @@ def resumed_run(folder: Path, plain_run: Path) -> Path:
     late = resume(folder, "resumed", "--hours", "0.0001")
     output, _ = late.communicate(timeout=600)
     assert late.returncode == 0, output
-    assert "hours=0.0001 are over: 0 of 2 trials ended; go on with: python -m detox_" in output
+    assert "hours=0.0001 are over: 0 of 2 trials ended; python -m detox_" in output
     assert (run / "best" / "metrics.json").is_file()
     assert [row["ended"] for row in rows(run)] == ["unfinished"]
     last = resume(folder, "resumed")
@@ -139,7 +139,7 @@ def test_ctrl_c_exports_the_best_so_far_and_the_search_can_go_on_and_grow(
     output, _ = driver.communicate(timeout=600)
     assert driver.returncode == 130, output
     assert "interrupted: 1 of 2 trials ended" in output
-    assert f"go on with: python -m detox_tune.search --resume {run}" in output
+    assert f"python -m detox_tune.search --resume {run}" in output
     assert read(run / "best" / "metrics.json")["trial"] == "trial_001"
     longer = resume(folder, "stopped", "--trials", "3")
     output, _ = longer.communicate(timeout=600)
@@ -162,7 +162,7 @@ def test_a_second_ctrl_c_ends_the_search_at_once(folder: Path) -> None:
     output, _ = driver.communicate(timeout=60)
     assert driver.returncode == 130, output
     assert output.splitlines()[-1] == "interrupted"
-    assert f"go on with: python -m detox_tune.search --resume {run}" in output
+    assert f"python -m detox_tune.search --resume {run}" in output
     assert not (run / "best").exists()
     assert "winner" not in read(run / "search.json")
 

@@ -9,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import TrialState, create_trial
 
+from detox_tune.command_line import program
 from detox_tune.evaluation.collapse import OutputLabel
 from detox_tune.long_work import clock
 from detox_tune.tuning.report.run_data import Run
@@ -156,10 +157,10 @@ def state(run: Run) -> str:
 
 def repeat_command(run: Run) -> str:
     """The command line that began the search."""
-    return shlex.join(["python", "-m", "detox_tune.search", *map(str, run.record["command"][1:])])
+    return shlex.join(map(str, run.record["command"]))
 
 
 def rewrite_command(run: Run) -> str:
     """The command line that uses the winner."""
     best = str(run.folder / "best")
-    return f'{shlex.join(["python", "-m", "detox_tune.rewrite", best])} "a sentence"'
+    return f'{program("rewrite")} {shlex.quote(best)} "a sentence"'

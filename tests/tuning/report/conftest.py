@@ -117,7 +117,7 @@ def make_run(tmp_path: Path) -> MakeRun:
             write_text(folder / "outputs" / f"trial_{number + 1:03d}.jsonl", lines)
         study.optuna.add_trials(frozen)
         record = {
-            "command": ["search.py", "search_spaces/pocket.yaml", "--name", name],
+            "command": ["python", "-m", "detox_tune.search", "pocket", "--name", name],
             "directory": "/somewhere",
             "started": "2026-01-01T00:00:00+00:00",
             "search": config.model_dump(),

@@ -64,7 +64,7 @@ def test_the_page_says_what_was_found(make_run: Callable[..., Path]) -> None:
         "An estimate: the collapse rule stopped 2 trials",
         "Only 8 trials for 5 settings: read this as a hint.",
         "stopped early: it copied its input (because others did better)",
-        "python -m detox_tune.search search_spaces/pocket.yaml --name made",
+        "python -m detox_tune.search pocket --name made",
     ):
         assert said in text, said
 

@@ -1,0 +1,28 @@
+"""How commands are started, so that what is printed for the user to type works as it stands."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+SCRIPT = "detox-tune"
+"""The command that an installation brings."""
+
+
+def program(command: str) -> str:
+    """What starts a command, in the form that was typed: `detox-tune x` or `python -m ….x`."""
+    if Path(sys.argv[0]).name == SCRIPT:
+        return f"{SCRIPT} {command}"
+    return f"python -m detox_tune.{command}"
+
+
+def next_command(command: str, *arguments: object) -> str:
+    """A command for the user to type next, in this folder and this shell."""
+    start, *rest = program(command).split()
+    here = os.path.abspath(sys.argv[0] if start == SCRIPT else sys.executable)
+    if shutil.which(start) != here:  # the shell would find another one, or none
+        start = os.path.relpath(here) if Path(here).is_relative_to(Path.cwd()) else here
+    return shlex.join([start, *rest, *map(str, arguments)])
