@@ -25,7 +25,7 @@ def command() -> Any:
 
 def write_run(folder: Path) -> None:
     record = {
-        "command": "python -m detox_tune.search space.yaml --trials 1".split(),
+        "command": ["python", "-m", "detox_tune.search", "space.yaml", "--trials", "1"],
         "search": {"name": "small"},
         "started": "2026-01-02T03:04:05+00:00",
         "wall_seconds": 12.3,

@@ -19,26 +19,29 @@ from detox_tune.long_work import SECONDS_BETWEEN_LINES, clock
 from detox_tune.tuning.results import TrialRecord
 
 _REFRESH_SECONDS = 0.25
-_LINES_AROUND = 5
-"""Lines of the live view that are not rows: headline, head of the table, cursor."""
+_LINES_AROUND = 6
+"""Lines of the live view that are not rows: headlines, head of the table, cursor."""
 _STYLES = {
     "waiting": "dim",
     "running": "cyan",
     "finished": "green",
-    "asha": "yellow",
-    "collapse": "magenta",
+    "stopped": "yellow",
+    "collapsed": "magenta",
     "failed": "red",
 }
+_STATES = {"asha": "stopped", "collapse": "collapsed"}
+"""How an ending is called here, where it has no glossary beside it."""
 
 
 class SearchProgress(Callback):
-    """A live table on a terminal; elsewhere one plain line for each trial that ends, and one for
-    all of them where nothing was said for half a minute.
+    """A line for each trial that ends, and a live table below these lines on a terminal; elsewhere
+    a line for all trials where nothing was said for half a minute.
 
     Reads the trials' last results: `step`, `j`, `copy_rate`, `feasible_j` (the best of it is shown
     as `best j`; a number that is not above 0 counts as none), and `ended` and `ended_reason` as
     `CollapseScheduler` writes them. Rows that a terminal has no room for are left out while the
-    search runs, oldest ended ones first; when it ends the whole table is left standing.
+    search runs, oldest ended ones first; when it ends the whole table is left standing. It fits
+    80 columns.
 
     Args:
         max_steps: training steps of a trial that runs to its end.
@@ -92,7 +95,7 @@ class SearchProgress(Callback):
             room = max(1, self._console.height - _LINES_AROUND)
             self._live.update(self._view(room), refresh=True)
         elif not self._live and now - self._said >= SECONDS_BETWEEN_LINES:
-            self._say(self._headline())
+            self._say(" | ".join(self._headlines()))
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -124,7 +127,10 @@ class SearchProgress(Callback):
     def _end(self, trials: list[Trial], trial: Trial) -> None:
         self._note(trials)
         self._ended.add(trial.trial_id)
-        if self._live is None:
+        if self._live:  # the numbers stand in the table
+            reason = trial.run_metadata.last_result.get("ended_reason", "")
+            self._live.console.print(Text(f"{trial} {self._state(trial)}: {reason}"))
+        else:
             self._say(f"[{self._n_ended}/{self._total}] {trial} {self._plain(trial)}")
 
     @property
@@ -146,12 +152,14 @@ class SearchProgress(Callback):
 
     def _state(self, trial: Trial) -> str:
         if trial.trial_id in self._ended:
-            return str(trial.run_metadata.last_result.get("ended", "interrupted"))
+            ended = str(trial.run_metadata.last_result.get("ended", "interrupted"))
+            return _STATES.get(ended, ended)
         return "running" if trial.status == Trial.RUNNING else "waiting"
 
     def _view(self, room: int | None) -> Group:
-        """The headline and the table; all rows of it, or as many as there is room for."""
-        return Group(Text(self._headline()), self._table(self._shown(room), fold=room is None))
+        """Headlines and table; all rows of it, or as many as there is room for."""
+        headlines = map(Text, self._headlines())
+        return Group(*headlines, self._table(self._shown(room), fold=room is None))
 
     def _shown(self, room: int | None) -> list[Trial]:
         trials = list(self._trials.values())
@@ -161,7 +169,8 @@ class SearchProgress(Callback):
         keep = {trial.trial_id for trial in ended_first[-room:]}
         return [trial for trial in trials if trial.trial_id in keep]
 
-    def _headline(self) -> str:
+    def _headlines(self) -> list[str]:
+        """How far the search is, and how many trials are in each state."""
         trials = self._trials.values()
         counts = Counter(self._state(trial) for trial in trials)
         states = ", ".join(
@@ -178,14 +187,10 @@ class SearchProgress(Callback):
             steps_before=sum(self._ended_before)
             + sum(min(_step(trial), self._steps_before.get(str(trial), 0)) for trial in trials),
         )
-        parts = [
-            f"{self._n_ended}/{self._total} trials done",
-            states,
-            f"{clock(elapsed)} elapsed",
-        ]
+        done = f"{self._n_ended}/{self._total} trials done in {clock(elapsed)}"
         if left is not None and self._n_ended < self._total:
-            parts.append(f"about {clock(left)} left")
-        return " | ".join(part for part in parts if part)
+            done += f", about {clock(left)} left"
+        return [done, states] if states else [done]
 
     def _table(self, trials: Sequence[Trial], fold: bool) -> Table:
         # While it runs a row is one line: numbers in full, words as far as there is room.
@@ -194,8 +199,7 @@ class SearchProgress(Callback):
             table.add_column(name, no_wrap=True)
         for name in ("step", "j", "copy", "best j"):
             table.add_column(name, justify="right", no_wrap=True)
-        for name in ("settings", "why stopped"):
-            table.add_column(name, no_wrap=not fold, ratio=None if fold else 1)
+        table.add_column("settings", no_wrap=not fold, ratio=None if fold else 1)
         for trial in trials:
             result = trial.run_metadata.last_result
             state = self._state(trial)
@@ -207,7 +211,6 @@ class SearchProgress(Callback):
                 _number(result.get("copy_rate")),
                 _number(_best(trial)),
                 Text(settings(trial.config, self._searched)),
-                Text(result.get("ended_reason", "") if trial.trial_id in self._ended else ""),
             )
         return table
 

@@ -165,8 +165,9 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         for milestone, recorded in rungs:
             cutoff = self._brackets[0].cutoff(recorded)
             if cutoff is not None and j < cutoff:
-                reason = f"{what} {_short(j)} at step {step} is below the cutoff {_short(cutoff)}"
-                return Ending("asha", f"{reason} of the rung at {milestone:g}")
+                best = f"the best {100 / self._reduction_factor:.0f}% have {_short(cutoff)} or more"
+                reason = f"{what} {_short(j)} at step {step}; {best} at {milestone:g}"
+                return Ending("asha", reason)
         return None
 
     def _collapsed(self, step: int, copy_rates: list[float], sentence: float) -> Ending | None:
@@ -179,8 +180,7 @@ class CollapseScheduler(AsyncHyperBandScheduler):
             return None
         return Ending(
             "collapse",
-            f"copy rate {_short(copy_rate)} at step {step} >= {_short(self._collapse_threshold)} "
-            f"and not falling ({_short(before)} two reports before)",
+            f"copy rate {_short(copy_rate)} at step {step} does not fall ({_short(before)} before)",
         )
 
 
