@@ -6,7 +6,6 @@ import argparse
 import io
 import logging
 import os
-import re
 import select
 import sys
 import warnings
@@ -14,14 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
+from detox_tune.command_line import printable
 from detox_tune.errors import UserError
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
-def printable(text: str) -> str:
-    """Text that a terminal only shows: characters that could steer it stand as escapes."""
-    return _CONTROL.sub(lambda control: ascii(control.group())[1:-1], text)
+VERBOSE = "--verbose"
+"""The flag that leaves libraries their own notices, which are kept back before flags are parsed."""
 
 
 def _one_line(text: str) -> str:
@@ -46,7 +42,7 @@ def run_command(main: Callable[[], int]) -> NoReturn:
 
     An interrupt exits with 130, and a reader that closed its pipe with 141, as shells expect.
     """
-    quiet_environment()
+    quiet_environment(verbose=VERBOSE in sys.argv)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # None where it was closed
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -77,11 +73,17 @@ def _reader_is_gone() -> bool:
     return True
 
 
-def quiet_environment() -> None:
+def quiet_environment(*, verbose: bool = False) -> None:
     """Keep the libraries' own notices off the screen, and their threads from spinning.
 
-    Must run before they are imported.
+    Must run before they are imported. With `verbose` the notices stay.
     """
+    # OpenMP's threads wait by spinning, which on a busy machine made a step take up to 40 times as
+    # long. After so many rounds they sleep; a step on an idle one takes 2% longer.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    if verbose:
+        return
     warnings.filterwarnings("ignore")
     # bitsandbytes warns at import, on some processors, that it lacks a kernel that we do not use
     logging.getLogger("bitsandbytes").setLevel(logging.CRITICAL)
@@ -95,10 +97,6 @@ def quiet_environment() -> None:
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
         "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
-        "RAY_USAGE_STATS_ENABLED": "0",
-        # OpenMP's threads wait by spinning, which on a busy machine made a step take up to 40 times
-        # as long. After so many rounds they sleep; a step on an idle one takes 2% longer.
-        "GOMP_SPINCOUNT": "1000",
     }
     for name, value in quiet.items():
         os.environ.setdefault(name, value)

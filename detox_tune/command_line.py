@@ -1,13 +1,15 @@
-"""How commands are started, so that what is printed for the user to type works as it stands."""
+"""What users are shown: commands that work as they stand, text that steers no terminal."""
 
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import sys
 from pathlib import Path
 
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 SCRIPT = "detox-tune"
 """The command that an installation brings."""
 
@@ -26,3 +28,8 @@ def next_command(command: str, *arguments: object) -> str:
     if shutil.which(start) != here:  # the shell would find another one, or none
         start = os.path.relpath(here) if Path(here).is_relative_to(Path.cwd()) else here
     return shlex.join([start, *rest, *map(str, arguments)])
+
+
+def printable(text: str) -> str:
+    """Text that a terminal only shows: characters that could steer it stand as escapes."""
+    return _CONTROL.sub(lambda control: ascii(control.group())[1:-1], text)

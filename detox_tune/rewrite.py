@@ -8,8 +8,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from detox_tune.cli import OneLineParser, path, printable, run_command
-from detox_tune.command_line import program
+from detox_tune.cli import OneLineParser, path, run_command
+from detox_tune.command_line import printable, program
 from detox_tune.errors import UserError
 
 if TYPE_CHECKING:

@@ -8,11 +8,14 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from detox_tune.cli import OneLineParser, path, run_command
+from detox_tune.cli import VERBOSE, OneLineParser, path, run_command
 from detox_tune.command_line import program
 from detox_tune.errors import UserError, nearest
+
+if TYPE_CHECKING:
+    from detox_tune.tuning.cluster import Loudness
 
 SPACES = Path(__file__).parent / "search_spaces"
 """The shipped spaces, which are found by their names."""
@@ -62,7 +65,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     from detox_tune.tuning.run import run_search
 
-    return run_search(config, space)
+    return run_search(config, space, _loudness(options))
 
 
 def parser() -> argparse.ArgumentParser:
@@ -84,6 +87,13 @@ def parser() -> argparse.ArgumentParser:
         "--dry-run",
         action="store_true",
         help="print the resolved search and its first trials; run nothing",
+    )
+    told = parser.add_mutually_exclusive_group()
+    told.add_argument(
+        "--quiet", action="store_true", help="show no progress, only what was read and the result"
+    )
+    told.add_argument(
+        VERBOSE, action="store_true", help="show what Ray and other libraries say, too"
     )
     return parser
 
@@ -112,7 +122,11 @@ def _resume(options: argparse.Namespace) -> int:
     # Its settings name files as they were named there.
     if os.path.isdir(run.record.get("directory", "")):
         os.chdir(run.record["directory"])
-    return resume_search(run)
+    return resume_search(run, _loudness(options))
+
+
+def _loudness(options: argparse.Namespace) -> Loudness:
+    return "quiet" if options.quiet else "verbose" if options.verbose else "normal"
 
 
 def space_parser(command: str, description: str) -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import ray
 from ray._common.utils import get_default_ray_temp_dir
@@ -23,6 +23,7 @@ from detox_tune.config import SearchConfig
 from detox_tune.errors import UserError
 from detox_tune.machine import cores
 
+Loudness = Literal["quiet", "normal", "verbose"]
 _CONNECT_SECONDS = 10
 _LONGEST_SOCKET_PATH = 107  # bytes; a rule of Linux
 _START = "start one with `ray start --head` or `ray up cluster.yaml`"
@@ -30,13 +31,17 @@ _TOKEN = "put the cluster's token into ~/.ray/auth_token"
 
 
 @contextmanager
-def connected(config: SearchConfig) -> Iterator[int]:
+def connected(config: SearchConfig, loudness: Loudness = "normal") -> Iterator[int]:
     """Ray, started here or joined at `address`; yields how many trials have room at once.
+
+    With loudness `verbose` it shows its own log and what trials print.
 
     Raises:
         UserError: if the cluster can't be joined, or this machine has too little for one trial.
     """
     quiet: Any = {"logging_level": logging.ERROR, "log_to_driver": False}
+    if loudness == "verbose":
+        quiet = {}
     if config.address:
         _join(config.address, quiet)
     else:

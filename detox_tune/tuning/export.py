@@ -34,7 +34,7 @@ from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
 from detox_tune.tuning.task import Task
 from detox_tune.tuning.winner import Finalist
 
-N_SAMPLES = 20
+SAMPLES, N_SAMPLES = "samples.tsv", 20
 Scores = dict[str, float]
 
 
@@ -119,7 +119,7 @@ def export_winner(
         "intervals": {name: _intervals(frame, config.seed) for name, frame in scored.items()},
     }
     write_json(folder / "metrics.json", metrics)
-    _write_samples(folder / "samples.tsv", systems, scored["tuned"], test)
+    _write_samples(folder / SAMPLES, systems, scored["tuned"], test)
     write_text(folder / "README.md", model_card(metrics, config, len(test)))
     return metrics
 

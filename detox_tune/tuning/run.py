@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import time
 from contextlib import ExitStack
@@ -11,16 +12,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from detox_tune.command_line import next_command
+from detox_tune.command_line import next_command, printable
 from detox_tune.config import SearchConfig
 from detox_tune.files import write_json
 from detox_tune.long_work import clock
 from detox_tune.tuning.base import find_base, read_files
 from detox_tune.tuning.checks.quick import quick_checks
 from detox_tune.tuning.checks.result import raise_first_failure
-from detox_tune.tuning.cluster import check_ray, check_shared, concurrency, connected
+from detox_tune.tuning.cluster import Loudness, check_ray, check_shared, concurrency, connected
 from detox_tune.tuning.corpus import Corpus, load_corpus
-from detox_tune.tuning.export import export_winner
+from detox_tune.tuning.export import SAMPLES, export_winner
 from detox_tune.tuning.outputs import OUTPUTS
 from detox_tune.tuning.progress import settings
 from detox_tune.tuning.report.live import update_report
@@ -42,23 +43,36 @@ from detox_tune.tuning.task import Task, build_task
 from detox_tune.tuning.trials import run_trials
 from detox_tune.tuning.winner import Finalist, score_finalists
 
-
-def run_search(config: SearchConfig, space: SearchSpace) -> int:
-    """Run a search; returns 0, or 1 if no trial is good enough to export, or 130 if interrupted."""
-    return _Search(config, space, new_folder(config)).run(None)
+_REWRITES = 3  # that are shown at the end
 
 
-def resume_search(run: StoppedRun) -> int:
+def run_search(config: SearchConfig, space: SearchSpace, loudness: Loudness = "normal") -> int:
+    """Run a search; returns 0, or 1 if no trial is good enough to export, or 130 if interrupted.
+
+    Args:
+        config: what its trials share.
+        space: what they are taken from.
+        loudness: `quiet` shows no progress, `verbose` what Ray and trials say as well.
+    """
+    return _Search(config, space, new_folder(config), loudness).run(None)
+
+
+def resume_search(run: StoppedRun, loudness: Loudness = "normal") -> int:
     """Go on with a search that stopped, wherever it was; returns what `run_search` does."""
-    return _Search(run.config, run.space, run.folder).run(run)
+    return _Search(run.config, run.space, run.folder, loudness).run(run)
 
 
 class _Search:
-    def __init__(self, config: SearchConfig, space: SearchSpace, folder: Path) -> None:
+    def __init__(
+        self, config: SearchConfig, space: SearchSpace, folder: Path, loudness: Loudness
+    ) -> None:
         self.config, self.space, self.folder = config, space, folder
+        self.loudness = loudness
         self.started = time.monotonic()
         self.console = Console(markup=False, highlight=False)
         self.log = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+        quiet = loudness == "quiet"
+        self.progress = Console(stderr=True, markup=False, highlight=False, quiet=quiet)
         self.record: dict[str, Any] = {}
 
     def run(self, stopped: StoppedRun | None) -> int:
@@ -69,7 +83,7 @@ class _Search:
                 if stopped:
                     held.enter_context(claimed(self.folder))
                 corpus, task = self._prepare(stopped)
-                with connected(self.config) as slots:
+                with connected(self.config, self.loudness) as slots:
                     if not stopped:
                         held.enter_context(claimed(self.folder))
                         base = keep_base(self.config, task.base, self.folder)
@@ -96,7 +110,7 @@ class _Search:
         if changed:
             log.print(f"other versions, so scores may differ a little: {changed}", style="yellow")
         kept = stopped and config.base_model == "pocket"
-        base = str(self.folder / "base") if kept else find_base(config, corpus, log)
+        base = str(self.folder / "base") if kept else find_base(config, corpus, self.progress)
         task = build_task(config, corpus, base, task_prefixes=self.space.task_prefixes())
         if task.over_long:
             log.print(
@@ -124,7 +138,16 @@ class _Search:
             seconds = config.hours and max(
                 1.0, 3600 * config.hours - (time.monotonic() - self.started)
             )
-            run_trials(config, self.space, task, study, self.folder, min(concurrent, left), seconds)
+            run_trials(
+                config,
+                self.space,
+                task,
+                study,
+                self.folder,
+                concurrent=min(concurrent, left),
+                seconds=seconds,
+                console=self.progress,
+            )
         return study.trials()
 
     def _conclude(self, trials: list[TrialRecord], corpus: Corpus, task: Task) -> int:
@@ -144,7 +167,7 @@ class _Search:
         best = candidates(trials, checkpoint_storage(config, folder))
         if best:
             log.print(f"scoring the best trials on all {len(validation)} validation pairs")
-        finalists = score_finalists(best, config, task, validation, log)
+        finalists = score_finalists(best, config, task, validation, self.progress)
         self.record["finalists"] = [finalist.record() for finalist in finalists]
         if not finalists or finalists[0].feasible_j <= -1:
             rows = [trial_row(trial) for trial in trials]
@@ -158,7 +181,7 @@ class _Search:
             f"loading {winner.trial} back from disk, scoring {len(corpus.splits.test)} test pairs"
         )
         metrics = export_winner(
-            finalists[0], config, task, corpus.splits.test, folder / "best", log
+            finalists[0], config, task, corpus.splits.test, folder / "best", self.progress
         )
         self.record["winner"] = winner.trial
         self._close(stopped, trials)
@@ -217,7 +240,7 @@ def no_winner(
 
 
 def show_result(metrics: dict[str, Any], folder: Path, seconds: float, console: Console) -> None:
-    """The winner's settings and its test scores between the baselines."""
+    """The winner: settings, test scores between the baselines, rewrites, what to type next."""
     chosen = settings(metrics["settings"], list(metrics["settings"]))
     console.print(f"\nwinner: {metrics['trial']} ({chosen})", soft_wrap=True)
     table = Table(title="test split", title_justify="left", box=None, pad_edge=False)
@@ -228,7 +251,22 @@ def show_result(metrics: dict[str, Any], folder: Path, seconds: float, console: 
     for system, scores in metrics["test"].items():
         table.add_row(system, *(f"{scores[name]:.3f}" for name in names))
     console.print(table)
-    console.print(f"adapter: {folder / 'best'}", soft_wrap=True)
-    console.print(f"trials:  {folder / 'trials.csv'}", soft_wrap=True)
-    console.print(f"report:  {folder / 'report.html'}", soft_wrap=True)
+    _show_rewrites(folder / "best" / SAMPLES, console)
+    lines = (
+        ("page", str(folder / "report.html")),
+        ("adapter", str(folder / "best")),
+        ("rewrite", next_command("rewrite", folder / "best", "your sentence")),
+        ("more trials", f"{next_command('search', '--resume', folder)} --trials N"),
+    )
+    console.print()
+    for name, text in lines:
+        console.print(f"{name + ':':<13}{text}", soft_wrap=True)
     console.print(f"{clock(seconds)} in all")
+
+
+def _show_rewrites(samples: Path, console: Console) -> None:
+    """The first rewrites among the samples of the test split: not the best ones."""
+    with samples.open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if row["label"] == "rewritten"]
+    for row in rows[:_REWRITES]:
+        console.print(f"\n  {printable(row['source'])}\n  -> {printable(row['output'])}")

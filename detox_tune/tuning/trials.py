@@ -9,6 +9,7 @@ from typing import Any
 from ray import tune
 from ray.tune import Callback
 from ray.tune.experiment import Trial
+from rich.console import Console
 
 from detox_tune.config import SearchConfig
 from detox_tune.tuning.checkpoints import drop_training_state
@@ -31,8 +32,10 @@ def run_trials(
     task: Task,
     study: SearchStudy,
     folder: Path,
+    *,
     concurrent: int,
-    seconds: float | None,
+    seconds: float | None = None,
+    console: Console | None = None,
 ) -> None:
     """Run the trials that `study` knows and that have not ended, and new ones.
 
@@ -47,6 +50,7 @@ def run_trials(
         folder: of the run.
         concurrent: trials that may be pending or running at once.
         seconds: after these, what still runs is stopped; None for no limit.
+        console: shows how far it is; stderr by default.
     """
     storage, past = checkpoint_storage(config, folder), study.trials()
     earlier = [name for name in storage.names() if name.startswith("session_")]
@@ -89,7 +93,7 @@ def run_trials(
                 study,
                 LiveReport(config, folder, study),
                 _TidyUp(config, folder),
-                SearchProgress(config.steps, space.searched, past=past),
+                SearchProgress(config.steps, space.searched, console, past),
             ],
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=_CHECKPOINTS_KEPT,

@@ -81,7 +81,7 @@ def resumed_run(folder: Path, plain_run: Path) -> Path:
     late = resume(folder, "resumed", "--hours", "0.0001")
     output, _ = late.communicate(timeout=600)
     assert late.returncode == 0, output
-    assert "hours=0.0001 are over: 0 of 2 trials ended; python -m detox_" in output
+    assert "hours=0.0001 are over: 0 of 2 trials ended; go on with: " in output
     assert (run / "best" / "metrics.json").is_file()
     assert [row["ended"] for row in rows(run)] == ["unfinished"]
     last = resume(folder, "resumed")

@@ -103,7 +103,7 @@ def main(folder: Path, n_trials: int, at_once: int) -> None:
     ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **started)
     known = SearchStudy(folder, SPACE, config.max_copy_rate)
     vars(trials)["run_trial"] = toy
-    trials.run_trials(config, SPACE, None, known, folder, at_once, None)  # type: ignore[arg-type]
+    trials.run_trials(config, SPACE, None, known, folder, concurrent=at_once)  # type: ignore[arg-type]
     ray.shutdown()
 
 
