@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,19 +40,25 @@ def seal(folder: Path, report: Mapping[str, Any]) -> None:
 def find_checkpoint(
     storage: Storage, trial: str, rank: Callable[[Mapping[str, Any]], float]
 ) -> SealedCheckpoint | None:
-    """The checkpoint of a trial whose report ranks highest, among those that are whole.
+    """The checkpoint of a trial whose report ranks highest, among those that are whole."""
+    return next(find_checkpoints(storage, trial, rank), None)
+
+
+def find_checkpoints(
+    storage: Storage, trial: str, rank: Callable[[Mapping[str, Any]], float]
+) -> Iterator[SealedCheckpoint]:
+    """The whole checkpoints of a trial, that whose report ranks highest first.
 
     Args:
         storage: where each start of the search has a folder of its own.
         trial: the trial's name.
-        rank: of a report; the first of equal ones is taken.
+        rank: of a report; the first of equal ones comes first.
     """
     filesystem = storage.filesystem
     found = _sealed(storage, trial)
     for folder, content in sorted(found, key=lambda one: -rank(one[1]["report"])):
         if all(_is_whole(filesystem, f"{folder}/{n}", s) for n, s in content["files"].items()):
-            return SealedCheckpoint(content["report"], Checkpoint(folder, filesystem))
-    return None
+            yield SealedCheckpoint(content["report"], Checkpoint(folder, filesystem))
 
 
 def drop_training_state(storage: Storage, trial: str) -> None:

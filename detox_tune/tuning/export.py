@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from operator import ne
 from pathlib import Path
@@ -17,7 +16,7 @@ from rich.console import Console
 from detox_tune import __version__
 from detox_tune.config import SearchConfig
 from detox_tune.data.pairs import Pair
-from detox_tune.evaluation.adapters import CONFIG, WEIGHTS
+from detox_tune.evaluation.adapters import CONFIG
 from detox_tune.evaluation.intervals import mean_intervals
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.evaluation.scores import (
@@ -32,7 +31,7 @@ from detox_tune.long_work import progress_of
 from detox_tune.model.base import load_base
 from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
 from detox_tune.tuning.task import Task
-from detox_tune.tuning.winner import Finalist
+from detox_tune.tuning.winner import Finalist, write_adapter
 
 SAMPLES, N_SAMPLES = "samples.tsv", 20
 Scores = dict[str, float]
@@ -59,9 +58,7 @@ def export_winner(
     """
     winner = finalist.candidate
     folder.mkdir(parents=True, exist_ok=True)
-    with winner.checkpoint.as_directory() as checkpoint:
-        for name in (WEIGHTS, CONFIG):
-            shutil.copyfile(Path(checkpoint) / name, folder / name)
+    write_adapter(winner.checkpoints[: finalist.averaged], folder)
     if config.base_model == "pocket":  # it stands beside: a run can be moved as a whole
         adapter_config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         write_json(folder / CONFIG, adapter_config | {"base_model_name_or_path": "../base"})
@@ -99,6 +96,7 @@ def export_winner(
     on_cut = outputs("cut vocabulary", adapted, CutTokenizer(tokenizer, task.vocabulary))
     metrics = {
         "trial": winner.trial,
+        "averaged_checkpoints": finalist.averaged,
         "settings": winner.settings.model_dump(),
         "base_model": public_name(config.base_model),
         "quantization": config.quantization,

@@ -14,7 +14,7 @@ from ray.tune import Checkpoint
 from detox_tune.config import TrialConfig
 from detox_tune.evaluation.scores import SCORES
 from detox_tune.files import write_table
-from detox_tune.tuning.checkpoints import find_checkpoint
+from detox_tune.tuning.checkpoints import find_checkpoints
 from detox_tune.tuning.storage import Storage
 
 COLUMNS = (
@@ -52,12 +52,14 @@ class TrialRecord:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A report that may win a search, and where its adapter is."""
+    """A trial that may win a search."""
 
     trial: str
     settings: TrialConfig
     report: dict[str, Any]
-    checkpoint: Checkpoint
+    """Its best."""
+    checkpoints: tuple[Checkpoint, ...]
+    """Those that it kept, that of the best report first."""
 
 
 def feasible_j(scores: Mapping[str, float], max_copy_rate: float, copy_j: float) -> float:
@@ -96,7 +98,7 @@ def trial_row(trial: TrialRecord) -> dict[str, Any]:
 
 
 def candidates(trials: Iterable[TrialRecord], storage: Storage) -> list[Candidate]:
-    """The best reports that may win and whose checkpoints are whole, one of a trial, best first.
+    """The trials with a report that may win and whose checkpoint is whole, the best first.
 
     Args:
         trials: of the search.
@@ -106,10 +108,13 @@ def candidates(trials: Iterable[TrialRecord], storage: Storage) -> list[Candidat
     for trial in trials:
         if not any(report["feasible_j"] > -1 for report in trial.reports):  # others may not win
             continue
-        best = find_checkpoint(storage, trial.name, lambda report: float(report["feasible_j"]))
-        if best and best.report["feasible_j"] > -1:
+        kept = list(
+            find_checkpoints(storage, trial.name, lambda report: float(report["feasible_j"]))
+        )
+        if kept and kept[0].report["feasible_j"] > -1:
             settings = TrialConfig.model_validate(trial.settings)
-            found.append(Candidate(trial.name, settings, best.report, best.checkpoint))
+            checkpoints = tuple({one.report["step"]: one.checkpoint for one in kept}.values())
+            found.append(Candidate(trial.name, settings, kept[0].report, checkpoints))
     return sorted(found, key=lambda one: -one.report["feasible_j"])
 
 

@@ -218,10 +218,11 @@ def no_winner(
     reported = [row for row in rows if row["copy_rate"] is not None]
     little = [row for row in reported if row["copy_rate"] <= max_copy_rate]
     if finalists:
+        trials = len({one.candidate.trial for one in finalists})
         why = (
-            f"{len(finalists)} trials might have won on the sample, but on the whole validation "
-            f"split (search.json) each has a copy rate above {max_copy_rate:g}, or a j not above "
-            "the copy's"
+            f"{trials} trials might have won on the sample, but on the whole validation split "
+            f"(search.json) each has a copy rate above {max_copy_rate:g}, or a j not above the "
+            "copy's"
         )
     elif little:
         best = max(row["j"] for row in little)

@@ -23,7 +23,7 @@ from detox_tune.tuning.study import STUDY_FILE, SearchStudy
 from detox_tune.tuning.task import Task
 from detox_tune.tuning.trial import run_trial
 
-_CHECKPOINTS_KEPT = 2  # checkpoints a trial keeps: its two best; its last is kept in any case
+_CHECKPOINTS_KEPT = 3  # checkpoints a trial keeps: its three best; its last is kept in any case
 
 
 def run_trials(

@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from ray import tune
 
 from detox_tune.config import TrialConfig
 from detox_tune.tuning.results import Candidate
@@ -13,7 +12,7 @@ from detox_tune.tuning.winner import Finalist
 FAILED: dict[str, Any] = {"j": None, "copy_rate": None}
 COPIES: dict[str, Any] = {"j": 0.5, "copy_rate": 0.3}
 ECHOES: dict[str, Any] = {"j": 0.01, "copy_rate": 0.05}
-FINALIST = Finalist(Candidate("trial_001", TrialConfig(), {}, tune.Checkpoint("/tmp")), {}, -1.2)
+FINALIST = Finalist(Candidate("trial_001", TrialConfig(), {}, ()), 1, {}, -1.2)
 
 
 @pytest.mark.parametrize(

@@ -142,7 +142,7 @@ def test_of_a_trial_that_ended_the_adapters_are_left(tmp_path: Path) -> None:
         "session_1/trial_001/checkpoint_000010/optimizer.pt",  # not a checkpoint that counts
         "session_1/trial_002/checkpoint_000010/optimizer.pt",
     }
-    best = Path(after.checkpoint.path)
+    best = Path(after.checkpoints[0].path)
     half(best / "adapter_model.safetensors")
     assert candidates([trial], storage(tmp_path)) == []
 
@@ -160,7 +160,7 @@ def test_candidates_are_the_best_reports_of_trials_with_their_checkpoints(tmp_pa
         ("trial_002", 10),
         ("trial_001", 20),
     ]
-    assert found[0].checkpoint.path.endswith("trial_002/checkpoint_000010")
+    assert found[0].checkpoints[0].path.endswith("trial_002/checkpoint_000010")
     assert candidates(results[2:], storage(tmp_path)) == []
 
 

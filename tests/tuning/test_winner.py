@@ -1,18 +1,22 @@
 """The best trials scored again, with real adapters read from real checkpoints."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
+from peft import PeftModel
 from ray import tune
 from rich.console import Console
+from safetensors.torch import load_file
 
 from detox_tune.config import SearchConfig, TrialConfig
+from detox_tune.evaluation.adapters import WEIGHTS
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.model.lora import adapted
 from detox_tune.tuning.base import load_cut_base
 from detox_tune.tuning.results import Candidate
 from detox_tune.tuning.task import Task
-from detox_tune.tuning.winner import FINALISTS, score_finalists
+from detox_tune.tuning.winner import FINALISTS, score_finalists, write_adapter
 
 
 def candidate(task: Task, folder: Path, spread: float) -> tuple[Candidate, list[str]]:
@@ -33,7 +37,7 @@ def candidate(task: Task, folder: Path, spread: float) -> tuple[Candidate, list[
         )
         model.save_pretrained(str(folder))
     report = {"step": 3, "j": 0.9, "copy_rate": 0.0}
-    return Candidate(folder.name, trial, report, tune.Checkpoint(str(folder))), outputs
+    return Candidate(folder.name, trial, report, (tune.Checkpoint(str(folder)),)), outputs
 
 
 def test_finalists_have_the_scores_of_their_adapters_and_stand_in_their_order(
@@ -60,3 +64,30 @@ def test_finalists_have_the_scores_of_their_adapters_and_stand_in_their_order(
         )
         assert (one.feasible_j > -1) == may_win
     assert score_finalists([], config, task, task.validation, Console(quiet=True)) == []
+
+
+def test_the_mean_of_the_adapters_that_a_trial_kept_is_scored_too(
+    config: SearchConfig, task: Task, tmp_path: Path
+) -> None:
+    (first, best), (second, _) = (candidate(task, tmp_path / f"at_{n}", n) for n in (1, 2))
+    trial = replace(first, checkpoints=first.checkpoints + second.checkpoints)
+    found = score_finalists([trial], config, task, task.validation, Console(quiet=True))
+    scores = {one.averaged: one.scores for one in found}
+    assert scores.keys() == {1, 2}
+    assert scores[1] == task.mean_scores(best, task.validation, trial.settings.task_prefix)
+
+    write_adapter(trial.checkpoints, tmp_path)
+    one, other, mean = (load_file(tmp_path / name / WEIGHTS) for name in ("at_1", "at_2", "."))
+    for name, weight in mean.items():
+        assert weight.tolist() == ((one[name] + other[name]) / 2).tolist()
+    base, tokenizer = load_cut_base(task.base, "none", "cpu", task.vocabulary)
+    model = PeftModel.from_pretrained(base, str(tmp_path))
+    outputs = rewrite(
+        model,
+        tokenizer,
+        [pair.source for pair in task.validation],
+        task_prefix=trial.settings.task_prefix,
+        max_tokens=config.max_tokens,
+    )
+    model.unload()
+    assert scores[2] == task.mean_scores(outputs, task.validation, trial.settings.task_prefix)
