@@ -8,21 +8,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    NonNegativeFloat,
-    PositiveFloat,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from detox_tune.errors import UserError, nearest
+from detox_tune.errors import UserError
+from detox_tune.settings import ReadWith, Settings
 
 LoraApproach = Literal["first", "second", "all"]
 MaskStrategy = Literal["none", "toxic_only", "toxic_context", "inverse_toxic"]
@@ -44,37 +35,7 @@ PathText = Annotated[str, AfterValidator(os.path.expanduser)]
 """A path, in which `~` is the home folder: no shell reads a YAML file."""
 
 
-@dataclass(frozen=True)
-class ReadWith:
-    """Marks a setting that is only read with some values of another one."""
-
-    setting: str
-    """The other setting."""
-    values: tuple[str, ...]
-    """Its values with which this one is read."""
-    default: Any
-    """The default there, or a function that takes it from the other settings."""
-
-
-class _Settings(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, use_attribute_docstrings=True, allow_inf_nan=False
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _no_booleans(cls, values: Any) -> Any:
-        for name, value in values.items() if isinstance(values, Mapping) else ():
-            if name in cls.model_fields:
-                refuse_boolean(name, value, cls.model_fields[name].annotation)
-        return values
-
-
-_BOOLEANS = "YAML reads yes, no, on and off as true or false: put text in quotes, or give a number"
-S = TypeVar("S", bound=BaseModel)
-
-
-class TrialConfig(_Settings):
+class TrialConfig(Settings):
     """The settings of one trial: adapter, input, loss and optimiser."""
 
     lora: LoraApproach = "second"
@@ -92,6 +53,8 @@ class TrialConfig(_Settings):
         Annotated[float, Field(ge=0.0, lt=1.0)] | None, ReadWith("lora", ("all",), default=0.05)
     ] = None
     """Dropout before each adapter, 0.05 by default; read by lora `all`."""
+    lora_variant: Literal["lora", "rslora", "dora"] = "lora"
+    """`rslora` scales adapters by alpha / sqrt(r), not alpha / r; `dora` also trains magnitudes."""
     task_prefix: str = "detoxify: "
     """Text put before every source sentence; empty for none."""
     mask_strategy: MaskStrategy = "none"
@@ -113,7 +76,11 @@ class TrialConfig(_Settings):
     gamma: NonNegativeFloat = 0.0
     """Weight of the toxic penalty in the loss; 0 leaves it out."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
-    """Peak learning rate of AdamW, falling linearly to 0 over `steps`."""
+    """Peak learning rate of AdamW."""
+    schedule: Literal["linear", "cosine", "constant"] = "linear"
+    """How the learning rate goes on after the warm-up: down to 0 over `steps`, or not at all."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay of AdamW, on the adapters' matrices."""
     batch_size: PositiveInt = 16
     """Pairs in one forward pass."""
     gradient_accumulation: PositiveInt = 1
@@ -155,7 +122,7 @@ READ_WITH: dict[str, ReadWith] = {
 """The settings of a trial that are only read with some values of another one."""
 
 
-class SearchConfig(_Settings):
+class SearchConfig(Settings):
     """What all trials of a search share."""
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -270,16 +237,6 @@ class SearchConfig(_Settings):
         return self
 
 
-def refuse_boolean(name: str, value: object, annotation: object) -> None:
-    """Refuse true and false for a setting that is neither; pydantic takes them for 1 and 0.
-
-    Raises:
-        UserError: that says where they come from.
-    """
-    if isinstance(value, bool) and annotation is not bool:
-        raise UserError(f"{name}={value}: {_BOOLEANS}")
-
-
 def unread_setting(name: str, value: object, other: str) -> str:
     """The line that refuses a setting which nothing reads with this value of the other one."""
     rule = READ_WITH[name]
@@ -289,32 +246,3 @@ def unread_setting(name: str, value: object, other: str) -> str:
         f"{name}={value!r} is only read with {rule.setting} {readers}, but got {rule.setting} "
         f"{other}: remove it, or in a space add `when: {{{rule.setting}: {listed}}}`"
     )
-
-
-def validated(model: type[S], values: Mapping[str, Any], where: str) -> S:
-    """Build settings, turning the first thing that is wrong into one line.
-
-    Raises:
-        UserError: with `where`, the name, the value, the rule and the remedy.
-    """
-    try:
-        return model.model_validate(dict(values))
-    except ValidationError as error:
-        raise UserError(f"{where}: {explain(error, model)}") from None
-
-
-def explain(error: ValidationError, model: type[BaseModel]) -> str:
-    """The first problem of a pydantic validation as one line: name, value, rule, remedy."""
-    first = error.errors()[0]
-    if "ctx" in first and isinstance(first["ctx"].get("error"), UserError):
-        return str(first["ctx"]["error"])
-    name = str(first["loc"][0]) if first["loc"] else ""
-    if first["type"] == "extra_forbidden":
-        return f"{name!r} is not a setting here; {nearest(name, model.model_fields)}"
-    if first["type"] == "missing":
-        return f"{name!r} is missing: give it a value"
-    rule = " ".join((model.model_fields[name].description or "").split())
-    problem = first["msg"][0].lower() + first["msg"][1:]
-    if isinstance(first["input"], bool):
-        problem = _BOOLEANS
-    return f"{name}={first['input']!r}: {problem} ({rule})"

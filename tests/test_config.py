@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from detox_tune.config import SearchConfig, TrialConfig, validated
+from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.errors import UserError
+from detox_tune.settings import validated
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "detox_tune"
 ROOMS = ("data", "model", "training", "evaluation", "tuning")
 """Each room may import itself and those before it."""
-SHARED = ("command_line", "config", "errors", "files", "long_work", "machine")
+SHARED = ("command_line", "config", "errors", "files", "long_work", "machine", "settings")
 """Modules that every room may import; they import no room."""
 MAX_LINES = 320
 

@@ -28,6 +28,8 @@ _R, _ALPHA, _DROPOUT = 8, 16, 0.05
 def add_lora(model: PreTrainedModel, trial: TrialConfig, *, seed: int) -> PeftModel:
     """Wrap a frozen base with fresh adapters of a trial's LoRA approach, without bias.
 
+    They are LoRA, rsLoRA (Kalajdzievski, 2023) or DoRA (Liu et al., 2024).
+
     `first` and `second` have r 8, alpha 16 and dropout 0.05. The adapters' weights are float32 and
     depend on `seed` alone; at the start they change nothing, because B is zero.
     """
@@ -38,6 +40,8 @@ def add_lora(model: PreTrainedModel, trial: TrialConfig, *, seed: int) -> PeftMo
         lora_alpha=trial.lora_alpha or _ALPHA,
         lora_dropout=_DROPOUT if trial.lora_dropout is None else trial.lora_dropout,
         bias="none",
+        use_rslora=trial.lora_variant == "rslora",
+        use_dora=trial.lora_variant == "dora",
         target_modules=list(TARGETS[trial.lora]),
     )
     adapted = get_peft_model(model, config)

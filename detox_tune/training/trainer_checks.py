@@ -7,8 +7,9 @@ from typing import Any, get_args
 
 from transformers import TrainingArguments
 
-from detox_tune.config import TrainerName, TrialConfig, validated
+from detox_tune.config import TrainerName, TrialConfig
 from detox_tune.errors import UserError, nearest
+from detox_tune.settings import validated
 
 # Training arguments that would change the loss behind a trial's back: name, needed value, why.
 _FIXED_ARGUMENTS: tuple[tuple[str, object, str], ...] = (

@@ -20,10 +20,11 @@ import filelock
 
 from detox_tune import __version__
 from detox_tune.command_line import program
-from detox_tune.config import SearchConfig, validated
+from detox_tune.config import SearchConfig
 from detox_tune.data.split import fingerprint
 from detox_tune.errors import UserError
 from detox_tune.files import check_can_write, give_umask_permissions
+from detox_tune.settings import validated
 from detox_tune.tuning.corpus import Corpus
 from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.study import STUDY_FILE

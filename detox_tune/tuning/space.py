@@ -18,15 +18,9 @@ import optuna
 from optuna.trial import BaseTrial
 from pydantic import TypeAdapter, ValidationError
 
-from detox_tune.config import (
-    READ_WITH,
-    SearchConfig,
-    TrialConfig,
-    refuse_boolean,
-    unread_setting,
-    validated,
-)
+from detox_tune.config import READ_WITH, SearchConfig, TrialConfig, unread_setting
 from detox_tune.errors import UserError, nearest
+from detox_tune.settings import refuse_boolean, validated
 from detox_tune.tuning.domains import KINDS, Choice, Domain, Range, Value, ZeroOr
 from detox_tune.tuning.searcher import propose
 

@@ -10,8 +10,9 @@ from typing import Any
 import regex
 import yaml
 
-from detox_tune.config import SearchConfig, TrialConfig, validated
+from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.errors import UserError, nearest
+from detox_tune.settings import validated
 from detox_tune.tuning.space import SearchSpace
 
 _EXPONENT = regex.compile(r"([-+]?\d+)(?:\.(\d*))?[eE]([-+]?)(\d+)")

@@ -34,6 +34,7 @@ from detox_tune.tuning.results import feasible_j
 from detox_tune.tuning.storage import Storage
 from detox_tune.tuning.task import Task
 
+_SCHEDULES = {"constant": "constant_with_warmup"}  # where transformers has another name
 _WAITS = (5, 10, 20, 40, 80)  # seconds between tries to write to a storage that fails
 
 
@@ -111,7 +112,8 @@ def training_arguments(
         per_device_train_batch_size=trial.batch_size,
         gradient_accumulation_steps=trial.gradient_accumulation,
         learning_rate=trial.learning_rate,
-        lr_scheduler_type="linear",
+        lr_scheduler_type=_SCHEDULES.get(trial.schedule, trial.schedule),
+        weight_decay=trial.weight_decay,
         warmup_steps=math.ceil(trial.warmup_share * config.steps),
         save_strategy="steps",
         save_steps=config.eval_every,

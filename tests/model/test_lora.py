@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from peft import PeftModel
 
 from detox_tune.config import TrialConfig
 from detox_tune.model.base import load_base
@@ -58,3 +59,56 @@ def test_the_seed_alone_decides_the_weights_and_they_change_nothing_yet(tiny_bas
     assert weights[0][a_matrices[0]].dtype == torch.float32
     expected = base.eval()(input_ids=ids, labels=ids).logits
     assert torch.equal(one(input_ids=ids, labels=ids).logits, expected)
+
+
+def perturbed(base_folder: Path, trial: TrialConfig) -> tuple[Any, torch.Tensor]:
+    """Adapters that change the base, and logits with them."""
+    base, _ = load_base(str(base_folder), quantization="none")
+    model = add_lora(base, trial, seed=0).eval()
+    torch.manual_seed(1)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            torch.nn.init.uniform_(weight, 0.1, 0.9)
+    return model, logits(model)
+
+
+def logits(model: torch.nn.Module) -> torch.Tensor:
+    ids = torch.arange(8, 24)[None]
+    found: torch.Tensor = model(input_ids=ids, labels=ids).logits
+    return found
+
+
+@pytest.mark.parametrize("variant", ["lora", "rslora", "dora"])
+@pytest.mark.parametrize("approach", ["first", "all"])
+def test_every_variant_is_saved_and_read_by_peft_alone(
+    tiny_base: Path, tmp_path: Path, variant: str, approach: str
+) -> None:
+    trial = TrialConfig.model_validate({"lora": approach, "lora_variant": variant})
+    model, made = perturbed(tiny_base, trial)
+    model.save_pretrained(str(tmp_path))
+    base, _ = load_base(str(tiny_base), quantization="none")
+    untouched = logits(base.eval())
+    read = PeftModel.from_pretrained(base, str(tmp_path)).eval()
+    assert not torch.allclose(made, untouched, atol=1e-3)
+    assert torch.allclose(logits(read), made, atol=1e-5)
+    assert torch.allclose(logits(read.unload()), untouched, atol=1e-5)
+
+
+def layer(base_folder: Path, variant: str) -> Any:
+    trial = TrialConfig.model_validate({"lora_variant": variant})
+    model, _ = perturbed(base_folder, trial)
+    return model.base_model.model.encoder.block[0].layer[0].SelfAttention.q
+
+
+def test_variants_against_their_papers(tiny_base: Path) -> None:
+    """W + scale BA with alpha / r or, rsLoRA, alpha / sqrt(r); DoRA: that, its rows scaled to m."""
+    r, alpha = 8, 16
+    for variant, scale in (("lora", alpha / r), ("rslora", alpha / r**0.5), ("dora", alpha / r)):
+        adapted = layer(tiny_base, variant)
+        a, b = adapted.lora_A["default"].weight, adapted.lora_B["default"].weight
+        whole = adapted.base_layer.weight + scale * b @ a
+        if variant == "dora":
+            magnitude = adapted.lora_magnitude_vector["default"].weight
+            whole = magnitude[:, None] * whole / whole.norm(dim=1, keepdim=True)
+        hidden = torch.randn(3, whole.shape[1])
+        assert torch.allclose(adapted(hidden), hidden @ whole.T, atol=1e-4)

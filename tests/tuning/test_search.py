@@ -13,9 +13,10 @@ import pytest
 from transformers import PreTrainedModel
 
 from detox_tune import load_adapter
-from detox_tune.config import SearchConfig, validated
+from detox_tune.config import SearchConfig
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
+from detox_tune.settings import validated
 from detox_tune.tuning.corpus import load_corpus
 from detox_tune.tuning.task import build_task
 from tests.tuning.small_search import EVERY, MAX_TOKENS, PAIRS, SPACE, STEPS, read, rows, wait_until

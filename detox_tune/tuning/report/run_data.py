@@ -12,7 +12,8 @@ from typing import Any
 import optuna
 import regex
 
-from detox_tune.config import SearchConfig, validated
+from detox_tune.config import SearchConfig
+from detox_tune.settings import validated
 from detox_tune.tuning.outputs import read_outputs
 from detox_tune.tuning.results import TrialRecord, best_report, trial_row
 from detox_tune.tuning.run_folder import RECORD, check_study, read_record
