@@ -5,8 +5,9 @@ from .data.pairs import Pair as Pair
 from .data.pairs import load_pairs as load_pairs
 from .data.split import split_pairs as split_pairs
 from .errors import UserError as UserError
-from .evaluation.adapters import Adapter as Adapter
+from .evaluation.adapters import TunedModel as TunedModel
 from .evaluation.adapters import load_adapter as load_adapter
+from .evaluation.adapters import load_whole_model as load_whole_model
 from .evaluation.collapse import is_copy as is_copy
 from .evaluation.collapse import label_output as label_output
 from .evaluation.scores import score_outputs as score_outputs

@@ -1,4 +1,4 @@
-"""python -m detox_tune.evaluate: score an adapter, or a file of outputs, between baselines."""
+"""python -m detox_tune.evaluate: score systems between baselines."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from detox_tune.data.pairs import Pair
     from detox_tune.data.toxicity import ToxicityData
     from detox_tune.evaluation.cross_fitting import FittedScorers
-    from detox_tune.evaluation.references import Key, References
 
 _TABLE_WIDTH = 160  # characters where no terminal limits them
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The command: a table of the system and its baselines, per language; JSON on request."""
+    """The command: a table of systems and baselines, per language; JSON on request."""
     options = parser().parse_args(arguments)
+    _check_systems(options)
     if options.scorers == "official" and (options.toxicity_data or options.train_pairs):
         raise UserError(
             "--toxicity-data and --train-pairs fit the embedded classifier, which "
@@ -43,11 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from detox_tune.evaluation.comparison import score_baselines
     from detox_tune.evaluation.references import load_references
     from detox_tune.evaluation.scores import score_outputs
-    from detox_tune.evaluation.submission import (
-        check_submission_path,
-        load_outputs,
-        write_submission,
-    )
+    from detox_tune.evaluation.submission import check_submission_path, write_submission
+    from detox_tune.evaluation.system_outputs import outputs_of_systems
 
     width = None if sys.stdout.isatty() else _TABLE_WIDTH
     console = Console(markup=False, highlight=False, width=width)
@@ -66,15 +63,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
     lexicon = Lexicon({language: () for language in languages})
     if options.lexicon:
         lexicon = Lexicon.load(options.lexicon, languages, all_needed=False)
-    if options.submission:
-        outputs = load_outputs(options.submission, references, quoting=options.quoting)
-        task_prefix = TrialConfig().task_prefix
-        if options.task_prefix is not None:
-            task_prefix = options.task_prefix
-    else:
-        outputs, task_prefix = _decode(options, references, console)
+    systems = dict(
+        outputs_of_systems(
+            references,
+            submissions=options.submission,
+            adapters=options.adapter,
+            models=options.model,
+            task_prefix=options.task_prefix,
+            base_model=options.base_model,
+            device=options.device,
+            quoting=options.quoting,
+        )
+    )
+    for name, system in systems.items():
+        if system.cut:
+            _say(
+                console,
+                f"{name}: {system.cut} of {len(system.outputs)} outputs were cut off at "
+                f"{system.max_tokens} tokens, its max_tokens; they are scored as they are",
+            )
     if options.write_outputs:
-        write_submission(options.write_outputs, outputs, references)
+        (only,) = systems.values()
+        write_submission(options.write_outputs, only.outputs, references)
     _say_about_delete(console, options.lexicon, lexicon)
     labelled = None
     if options.toxicity_data:
@@ -82,18 +92,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if labelled.bad_rows:
             _say(console, labelled.report())
     fitted = _scorers(options, pairs, lexicon, labelled, console)
-    texts = [outputs[pair.language, pair.source] for pair in pairs]
     scored = {
-        "system": score_outputs(
-            texts, pairs, lexicon=lexicon, scorers=fitted.scorers, task_prefix=task_prefix
-        ),
-        **score_baselines(pairs, lexicon=lexicon, scorers=fitted.scorers),
+        name: score_outputs(
+            [system.outputs[pair.language, pair.source] for pair in pairs],
+            pairs,
+            lexicon=lexicon,
+            scorers=fitted.scorers,
+            task_prefix=system.task_prefix,
+        )
+        for name, system in systems.items()
     }
-    result = _show(scored, pairs, fitted, options.seed, console)
+    baselines = score_baselines(pairs, lexicon=lexicon, scorers=fitted.scorers)
+    result = _show(scored, baselines, pairs, fitted, options.seed, console)
     if options.json:
         settings = {
             **_settings(options),
-            "task_prefix": task_prefix,
+            "task_prefix": {name: system.task_prefix for name, system in systems.items()},
             "rows_dropped": len(references.loaded.bad_rows),
             "labelled_rows_dropped": len(labelled.bad_rows) if labelled else 0,
         }
@@ -101,36 +115,53 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _check_systems(options: argparse.Namespace) -> None:
+    number = len(options.submission) + len(options.adapter) + len(options.model)
+    if not number:
+        raise UserError("there is nothing to score: give --submission, --adapter or --model")
+    if options.write_outputs and number > 1:
+        raise UserError(
+            f"--write-outputs {options.write_outputs} holds one system, but {number} are given: "
+            "run one at a time"
+        )
+
+
 def _show(
     scored: Mapping[str, pd.DataFrame],
+    baselines: Mapping[str, pd.DataFrame],
     pairs: Sequence[Pair],
     fitted: FittedScorers,
     seed: int,
     console: Console,
 ) -> dict[str, Any]:
     """Print the scores of every system; returns them and `scorers` as JSON holds them."""
-    from detox_tune.evaluation.comparison import comparison_table, summarise
+    from detox_tune.evaluation.comparison import (
+        held_out_table,
+        paired_differences,
+        show_comparison,
+        summarise,
+    )
 
     scorers = fitted.scorers
     languages = [pair.language for pair in pairs]
-    summaries = {name: summarise(frame, languages, seed=seed) for name, frame in scored.items()}
+    summaries = {
+        name: summarise(frame, languages, seed=seed)
+        for name, frame in [*scored.items(), *baselines.items()]
+    }
     if fitted.held_out:
         _say(console, "embedded STA on held-out texts (not the official model)")
-        console.print(_held_out_table(fitted.held_out))
+        console.print(held_out_table(fitted.held_out))
     _say(console, f"scorers: {scorers.name}; STA: {fitted.fitted_on}")
     if scorers.name == "official":
         from detox_tune.evaluation.official import NO_2025  # loads torch, which others do without
 
         _say(console, NO_2025)
-    console.print(comparison_table(summaries, scorers.name))
-    for name, summary in summaries.items():
-        if "mean_of_languages" in summary and len(summary["languages"]) > 1:
-            means = summary["mean_of_languages"].items()
-            shown = ", ".join(f"{score} {mean:.3f}" for score, mean in means if mean is not None)
-            _say(console, f"mean of languages, {name}: {shown}")
+    differences = paired_differences(scored, seed=seed)
+    show_comparison(summaries, differences, scorers.name, console)
     return {
-        **summaries.pop("system"),
-        "baselines": summaries,
+        "systems": {name: summaries[name] for name in scored},
+        "baselines": {name: summaries[name] for name in baselines},
+        "differences": differences,
         "scorers": {
             "name": scorers.name,
             "models": scorers.models,
@@ -169,35 +200,6 @@ def _scorers(
     return cross_fitting.cross_fitted(pairs, lexicon=lexicon, labelled=labelled, seed=seed)
 
 
-def _decode(
-    options: argparse.Namespace, references: References, console: Console
-) -> tuple[dict[Key, str], str]:
-    """The adapter's output for every sentence, sentinels left in, and its task prefix."""
-    from rich.console import Console
-
-    from detox_tune.evaluation.adapters import load_adapter
-    from detox_tune.long_work import progress_of
-
-    adapter = load_adapter(
-        options.adapter,
-        base_model=options.base_model,
-        task_prefix=options.task_prefix,
-        device=options.device,
-    )
-    keys = list(dict.fromkeys(row.key for row in references.rows if row.key[1]))
-    log = Console(stderr=True, markup=False, highlight=False)
-    with progress_of("rewriting", "sentences", len(keys), log) as progress:
-        answers = adapter.answers([source for _, source in keys], progress)
-    if cut := sum(answer.cut for answer in answers):
-        _say(
-            console,
-            f"{cut} of {len(answers)} outputs were cut off at {adapter.max_tokens} tokens, the "
-            "adapter's max_tokens; they are scored as they are",
-        )
-    outputs = {key: answer.text for key, answer in zip(keys, answers, strict=True)}
-    return outputs, adapter.task_prefix
-
-
 def _columns(options: argparse.Namespace) -> dict[str, Any]:
     """How files of pairs are read, as `load_pairs` takes it."""
     names = ("source_column", "reference_columns", "language_column", "quoting")
@@ -221,24 +223,15 @@ def _say_about_delete(console: Console, path: str | None, lexicon: Lexicon) -> N
         )
 
 
-def _held_out_table(rows: Sequence[Mapping[str, Any]]) -> Any:
-    from rich.table import Table
-
-    table = Table(box=None, padding=(0, 1))
-    for name in rows[0]:
-        table.add_column(name, justify="left" if name == "language" else "right")
-    for row in rows:
-        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
-    return table
-
-
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What decided the scores."""
     from detox_tune.evaluation.intervals import LEVEL, RESAMPLES
 
-    names = ("submission", "adapter", "base_model", "reference", "language", "lexicon", "spans")
+    systems = [*map(str, options.submission), *map(str, options.adapter), *options.model]
+    names = ("base_model", "reference", "language", "lexicon", "spans")
     given = {name: getattr(options, name) for name in (*names, "toxicity_data", "train_pairs")}
     return {
+        "systems": systems,
         **{name: None if value is None else str(value) for name, value in given.items()},
         **_columns(options),
         "seed": options.seed,
@@ -252,17 +245,34 @@ def parser() -> argparse.ArgumentParser:
     """The command line."""
     parser = OneLineParser(
         prog=program("evaluate"),
-        description="Score an adapter, or a file of outputs: the joint scores of PAN 2024 and "
-        "2025, and how outputs fail, per language, beside duplicate, delete and the reference.",
+        description="Score files of outputs, adapters and whole models, one or several: the joint "
+        "scores of PAN 2024 and 2025, and how outputs fail, per language, beside duplicate, delete "
+        "and the reference.",
     )
-    what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument(
+    parser.add_argument(
         "--submission",
         type=path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
         help="outputs: tsv (toxic_sentence, neutral_sentence, lang), jsonl (id, text), or a line "
         "each",
     )
-    what.add_argument("--adapter", type=path, help="the best/ folder of a search")
+    parser.add_argument(
+        "--adapter",
+        type=path,
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="the best/ folder of a search, or that of a PEFT adapter",
+    )
+    parser.add_argument(
+        "--model",
+        nargs="+",
+        default=[],
+        metavar="NAME_OR_FOLDER",
+        help="a T5-family checkpoint that is tuned as a whole, on the hub or in a folder",
+    )
     parser.add_argument(
         "--task-prefix",
         help="what stood before the sources: its echo in an output hides no copy (default: "

@@ -51,8 +51,13 @@ def run(files: Path, *arguments: str) -> dict[str, Any]:
     out = files / "out.json"
     reference = str(files / "references.jsonl")
     assert main([*given, "--reference", reference, "--json", str(out)]) == 0
-    result: dict[str, Any] = json.loads(out.read_text())
-    return result
+    return flat(json.loads(out.read_text()))
+
+
+def flat(result: dict[str, Any]) -> dict[str, Any]:
+    """The scores of the only system beside the rest."""
+    (system,) = result["systems"].values()
+    return {**result, **system}
 
 
 def test_a_file_of_outputs(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,7 +108,7 @@ def test_an_echo_of_the_task_prefix_is_seen(files: Path) -> None:
         (files / f"{name}.txt").write_text(text, encoding="utf-8")
     by_default = run(files, "--submission", "echo.txt")
     assert by_default["overall"]["copy_rate"]["value"] == 1.0
-    assert by_default["settings"]["task_prefix"] == "detoxify: "
+    assert by_default["settings"]["task_prefix"] == {"system": "detoxify: "}
     named = run(files, "--submission", "other.txt", "--task-prefix", "rewrite: ")
     assert named["overall"]["copy_rate"]["value"] == 1.0
 
@@ -212,7 +217,7 @@ def test_quoted_references_and_submissions(
     cases = shared_data.parent / "cases"
     arguments = ["--reference", str(cases / "ref_quoted_en.tsv"), "--json", str(tmp_path / "o")]
     assert main(["--submission", str(cases / submission), *arguments]) == 0
-    assert json.loads((tmp_path / "o").read_text())["overall"]["fl"]["value"] == 1.0
+    assert flat(json.loads((tmp_path / "o").read_text()))["overall"]["fl"]["value"] == 1.0
 
 
 def test_columns_and_quoting_as_the_errors_name_them(files: Path) -> None:
@@ -232,7 +237,7 @@ def test_columns_and_quoting_as_the_errors_name_them(files: Path) -> None:
         main(arguments)
     arguments += ["--language-column", "code", "--quoting", "plain", "--json", str(files / "o")]
     assert main(arguments) == 0
-    result = json.loads((files / "o").read_text())
+    result = flat(json.loads((files / "o").read_text()))
     assert result["overall"]["fl"]["value"] == 1.0
     assert result["settings"]["reference_columns"] == ["good"]
 
@@ -253,8 +258,8 @@ def test_rows_that_give_no_pair_are_reported(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "one of the arguments --submission --adapter is required"),
-        (["--submission", "x", "--adapter", "y"], "not allowed with argument"),
+        ([], "there is nothing to score: give --submission, --adapter or --model"),
+        (["--submission", "x", "y", "--write-outputs", "o.tsv"], "holds one system, but 2 are"),
         (["--submission", "gone.tsv"], "gone.tsv: no such file"),
         (["--submission", "human.tsv", "--write-outputs", "x.txt"], "x.txt: outputs are written"),
         (["--submission", "human.tsv", "--language", "fr"], "language 'fr'"),
@@ -302,3 +307,28 @@ def test_an_adapter(files: Path, tiny_base: Path) -> None:
     again = run(files, "--submission", "o.tsv")
     assert again["overall"] == result["overall"]
     assert len((files / "o.tsv").read_text(encoding="utf-8").splitlines()) == 61
+
+
+def test_several_systems_and_how_sure_their_order_is(
+    files: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same file twice, copies and a whole checkpoint, each scored as it is alone."""
+    (files / "again").mkdir()
+    (files / "again" / "human.tsv").write_bytes((files / "human.tsv").read_bytes())
+    human, again, copies = (str(files / f) for f in ("human.tsv", "again/human.tsv", "copies.txt"))
+    out = files / "out.json"
+    reference = ["--reference", str(files / "references.jsonl"), "--json", str(out)]
+    model = ["--model", str(tiny_base)]
+    assert main(["--submission", human, again, copies, *model, *reference]) == 0
+    result = json.loads(out.read_text())
+    assert list(result["systems"]) == [human, again, "copies.txt", tiny_base.name]
+    for name, alone in ((human, ("--submission", human)), (tiny_base.name, tuple(model))):
+        assert result["systems"][name]["overall"] == run(files, *alone)["overall"]
+    same, worse, _ = result["differences"]
+    assert (same["system"], same["than"]) == (again, human)
+    assert same["value"] == same["low"] == same["high"] == 0
+    assert worse["low"] < worse["value"] < worse["high"] < 0
+    printed = capsys.readouterr().out
+    assert f"j of copies.txt less that of {human}: -" in printed
+    assert f"{tiny_base.name}: " in printed  # an untrained model never ends
+    assert "outputs were cut off at" in printed

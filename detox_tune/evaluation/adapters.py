@@ -1,4 +1,4 @@
-"""Adapters on disk: what a search exported, or another PEFT adapter, loaded with its base."""
+"""Tuned models on disk: an adapter with its base, or a checkpoint that is tuned as a whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Literal, TypeVar
 from peft import PeftModel
 from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from detox_tune.config import SearchConfig
 from detox_tune.errors import UserError
@@ -24,10 +24,10 @@ M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
-class Adapter:
+class TunedModel:
     """A tuned model, ready to decode, and what it was trained with."""
 
-    model: PeftModel
+    model: PeftModel | PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
     task_prefix: str
     max_tokens: int
@@ -82,7 +82,7 @@ def load_adapter(
     base_model: str | None = None,
     task_prefix: str | None = None,
     device: str = "cpu",
-) -> Adapter:
+) -> TunedModel:
     """Load an adapter that a search exported (its best/ folder), or another PEFT adapter.
 
     The base is the one that the adapter names, a relative path being relative to the adapter's
@@ -125,7 +125,23 @@ def load_adapter(
             f"{folder} was made for another base than {base.name_or_path}: give its own with "
             f"--base-model ({reason})"
         ) from error
-    return Adapter(model, tokenizer, metrics.settings.task_prefix, metrics.max_tokens)
+    return TunedModel(model, tokenizer, metrics.settings.task_prefix, metrics.max_tokens)
+
+
+def load_whole_model(name: str, *, task_prefix: str = "", device: str = "cpu") -> TunedModel:
+    """Load a checkpoint of the T5 family that is a tuned model itself, in full precision.
+
+    Args:
+        name: hub name or folder.
+        task_prefix: what it was trained to read before every source.
+        device: a torch device.
+
+    Raises:
+        UserError: as `load_base` does.
+    """
+    model, tokenizer = load_base(name, quantization="none", device=device)
+    default: int = SearchConfig.model_fields["max_tokens"].default
+    return TunedModel(model, tokenizer, task_prefix, default)
 
 
 def _metrics(folder: Path, task_prefix: str | None) -> _Metrics:

@@ -13,11 +13,12 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from rich.console import Console
 from rich.table import Table
 
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
-from detox_tune.evaluation.intervals import mean_intervals
+from detox_tune.evaluation.intervals import bootstrap_mean, mean_intervals
 from detox_tune.evaluation.scores import (
     SCORES,
     Scorers,
@@ -83,6 +84,28 @@ def summarise(scored: pd.DataFrame, languages: Sequence[str], *, seed: int) -> d
     }
 
 
+def paired_differences(systems: Mapping[str, pd.DataFrame], *, seed: int) -> list[dict[str, Any]]:
+    """How much the mean `j` of each system differs from that of the first, with 95% intervals.
+
+    Paired bootstrap: the same sentences are drawn for both (Koehn, 2004).
+
+    Args:
+        systems: what `score_outputs` gave for each, on the same pairs.
+        seed: of the resampling.
+
+    Returns:
+        For each but the first: `system`, `than` (the first), `value`, `low` and `high`.
+    """
+    (first, scored), *others = systems.items()
+    differences: list[dict[str, Any]] = []
+    for name, frame in others:
+        each = (frame["j"] - scored["j"]).to_numpy()
+        low, high = bootstrap_mean(each[:, None], seed=seed)
+        found = {"value": float(each.mean()), "low": float(low[0]), "high": float(high[0])}
+        differences.append({"system": name, "than": first, **found})
+    return differences
+
+
 def _means(scored: pd.DataFrame, seed: int) -> dict[str, Any]:
     columns = scored[list(SCORES)]
     means: dict[str, Any] = {"n": len(scored)}
@@ -94,6 +117,33 @@ def _means(scored: pd.DataFrame, seed: int) -> dict[str, Any]:
 
 def _none_if_nan(number: float) -> float | None:
     return None if math.isnan(number) else number
+
+
+def show_comparison(
+    systems: Mapping[str, Mapping[str, Any]],
+    differences: Sequence[Mapping[str, Any]],
+    scorers: str,
+    console: Console,
+) -> None:
+    """Print summaries as a table, means of languages and paired differences as lines below it.
+
+    Args:
+        systems: what `summarise` returned, by the name of the system.
+        differences: what `paired_differences` returned.
+        scorers: name of the scorers.
+        console: where to.
+    """
+    console.print(comparison_table(systems, scorers))
+    for name, summary in systems.items():
+        if "mean_of_languages" in summary and len(summary["languages"]) > 1:
+            means = summary["mean_of_languages"].items()
+            shown = ", ".join(f"{score} {mean:.3f}" for score, mean in means if mean is not None)
+            console.print(f"mean of languages, {name}: {shown}", soft_wrap=True)
+    for found in differences:
+        numbers = f"{found['value']:+.3f} ({found['low']:+.3f} to {found['high']:+.3f})"
+        console.print(
+            f"j of {found['system']} less that of {found['than']}: {numbers}", soft_wrap=True
+        )
 
 
 def comparison_table(systems: Mapping[str, Mapping[str, Any]], scorers: str) -> Table:
@@ -123,6 +173,16 @@ def comparison_table(systems: Mapping[str, Mapping[str, Any]], scorers: str) -> 
             cells = [_cell(scores[score]) for score in SHOWN]
             last = place == len(rows) - 1
             table.add_row("" if place else code, name, str(scores["n"]), *cells, end_section=last)
+    return table
+
+
+def held_out_table(rows: Sequence[Mapping[str, Any]]) -> Table:
+    """How well a fitted STA tells held-out texts apart, one row for each language."""
+    table = Table(box=None, padding=(0, 1))
+    for name in rows[0]:
+        table.add_column(name, justify="left" if name == "language" else "right")
+    for row in rows:
+        table.add_row(*(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()))
     return table
 
 

@@ -16,7 +16,12 @@ from rich.console import Console
 
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
-from detox_tune.evaluation.comparison import comparison_table, score_baselines, summarise
+from detox_tune.evaluation.comparison import (
+    comparison_table,
+    paired_differences,
+    score_baselines,
+    summarise,
+)
 from detox_tune.evaluation.scorers import EmbeddedScorers
 from detox_tune.evaluation.scores import SCORES, score_outputs
 
@@ -201,3 +206,22 @@ def test_deleting_the_toxic_word_makes_no_copy(
     assert labels["rewritten"] == 1
     retention = labels["toxic_retention"]
     assert math.isnan(retention) if knowledge == "neither" else retention == 0
+
+
+def test_paired_differences_against_a_slow_bootstrap() -> None:
+    generator = np.random.default_rng(0)
+    first = pd.DataFrame({"j": generator.uniform(size=40)})
+    second = pd.DataFrame({"j": first["j"] + generator.normal(0.05, 0.05, 40)})
+    (found,) = paired_differences({"a": first, "b": second}, seed=0)
+    drawn = [generator.integers(40, size=40) for _ in range(4000)]
+    means = [second["j"][places].mean() - first["j"][places].mean() for places in drawn]
+    low, high = np.quantile(means, (0.025, 0.975))
+    assert (found["system"], found["than"]) == ("b", "a")
+    assert found["value"] == pytest.approx(second["j"].mean() - first["j"].mean())
+    assert (found["low"], found["high"]) == (
+        pytest.approx(low, abs=4e-3),
+        pytest.approx(high, abs=4e-3),
+    )
+    # drawn apart, the sentences themselves would make the interval several times as wide
+    apart = [second["j"].sample(40, replace=True, random_state=n).mean() for n in range(400)]
+    assert np.std(apart) > 3 * (found["high"] - found["low"]) / 4
