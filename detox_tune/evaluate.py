@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     from detox_tune.data.lexicon import Lexicon
     from detox_tune.data.toxicity import load_toxicity_data
-    from detox_tune.evaluation.comparison import score_baselines
+    from detox_tune.evaluation.comparison import score_baselines, why_no_deletion
     from detox_tune.evaluation.references import load_references
     from detox_tune.evaluation.scores import score_outputs
     from detox_tune.evaluation.submission import check_submission_path, write_submission
@@ -85,7 +85,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.write_outputs:
         (only,) = systems.values()
         write_submission(options.write_outputs, only.outputs, references)
-    _say_about_delete(console, options.lexicon, lexicon)
+    if why := why_no_deletion(options.lexicon, lexicon):
+        _say(console, f"delete: left out{why}")
     labelled = None
     if options.toxicity_data:
         labelled = load_toxicity_data(options.toxicity_data, languages)
@@ -208,19 +209,6 @@ def _columns(options: argparse.Namespace) -> dict[str, Any]:
 
 def _say(console: Console, text: str) -> None:
     console.print(text, soft_wrap=True)
-
-
-def _say_about_delete(console: Console, path: str | None, lexicon: Lexicon) -> None:
-    """Say where the baseline `delete` is left out."""
-    without = [language for language in lexicon.languages if not lexicon.entries(language)]
-    if path is None:
-        _say(console, "delete: left out, it needs a --lexicon")
-    elif without:
-        _say(
-            console,
-            f"delete: left out for {', '.join(without)}, which {path} has no words for, and "
-            "therefore over all languages",
-        )
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

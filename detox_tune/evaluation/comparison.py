@@ -54,6 +54,24 @@ def score_baselines(
     return scored
 
 
+def why_no_deletion(path: str | None, lexicon: Lexicon) -> str:
+    """Why the baseline `delete` is left out, for some languages or for all; empty if it is not.
+
+    Args:
+        path: of the lexicon, if one was given.
+        lexicon: what it holds.
+    """
+    if path is None:
+        return ", it needs a --lexicon"
+    without = [language for language in lexicon.languages if not lexicon.entries(language)]
+    if not without:
+        return ""
+    return (
+        f" for {', '.join(without)}, which {path} has no words for, and therefore over all "
+        "languages"
+    )
+
+
 def summarise(scored: pd.DataFrame, languages: Sequence[str], *, seed: int) -> dict[str, Any]:
     """Means with 95% intervals, over all samples and per language.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from peft import PeftModel
 from transformers import PreTrainedModel
 
 from detox_tune import load_adapter
@@ -235,6 +236,7 @@ def test_the_adapter_read_from_disk_scores_as_reported(
     config = validated(SearchConfig, record["search"], "search.json")
     task = build_task(config, load_corpus(config), "base", task_prefixes=["detoxify: "])
     adapter = load_adapter(plain_run / "best")
+    assert isinstance(adapter.model, PeftModel)
     metrics = read(plain_run / "best" / "metrics.json")
 
     # what was reported while it trained is on the cut base, what is exported on the full one
