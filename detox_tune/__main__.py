@@ -18,6 +18,7 @@ COMMANDS = {
     "checks": "check data, lexicon, masks, base and a few steps before a search",
     "evaluate": "score an adapter, or a file of outputs, between baselines",
     "report": "write the page about a run, or about several side by side",
+    "merge": "write an adapter and its base as one model, in 16 bits",
     "rewrite": "rewrite texts with an adapter",
     "schema": "print the JSON schema of a space file, for editors",
 }

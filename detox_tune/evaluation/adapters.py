@@ -6,9 +6,10 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
-from peft import PeftModel
+import torch
+from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
 from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -142,6 +143,29 @@ def load_whole_model(name: str, *, task_prefix: str = "", device: str = "cpu") -
     model, tokenizer = load_base(name, quantization="none", device=device)
     default: int = SearchConfig.model_fields["max_tokens"].default
     return TunedModel(model, tokenizer, task_prefix, default)
+
+
+def merge_adapter(tuned: TunedModel, folder: Path) -> None:
+    """Write an adapter and its base as one checkpoint in bfloat16, with the tokenizer.
+
+    Weights are added up in float32. 4-bit weights of the base are unpacked before, since that is
+    what the adapter was trained on. The model of `tuned` is used up.
+
+    Args:
+        tuned: what `load_adapter` gave on a CPU.
+        folder: for the checkpoint.
+    """
+    assert isinstance(tuned.model, PeftModel)
+    settings = tuned.model.peft_config["default"]
+    adapter = get_peft_model_state_dict(tuned.model, save_embedding_layers=False)
+    base: Any = tuned.model.unload()
+    if getattr(base, "is_quantized", False):
+        base = base.dequantize()
+    whole = PeftModel(base.float(), settings)
+    set_peft_model_state_dict(whole, adapter)
+    merged: Any = whole.merge_and_unload()
+    merged.to(torch.bfloat16).save_pretrained(folder)
+    tuned.tokenizer.save_pretrained(folder)
 
 
 def _metrics(folder: Path, task_prefix: str | None) -> _Metrics:

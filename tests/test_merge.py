@@ -1,0 +1,80 @@
+"""An adapter and its base as one model: the same outputs, in transformers and in CTranslate2."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+
+from detox_tune.config import TrialConfig
+from detox_tune.errors import UserError
+from detox_tune.evaluation.adapters import load_adapter, load_whole_model, merge_adapter
+from detox_tune.merge import main
+from detox_tune.model.base import load_base
+from detox_tune.model.lora import add_lora
+
+SOURCES = ["you damn fool", "shut up and listen", "what the hell is this", "go home"]
+
+
+@pytest.fixture(params=["none", "nf4"])
+def best(request: pytest.FixtureRequest, tiny_base: Path, tmp_path: Path) -> Path:
+    """An adapter that changes its base, as a search exports it."""
+    base, _ = load_base(str(tiny_base), quantization=request.param)
+    model = add_lora(base, TrialConfig(lora="all", lora_r=4), seed=0)
+    torch.manual_seed(1)
+    for weight in model.parameters():
+        if weight.requires_grad:
+            torch.nn.init.normal_(weight, std=0.1)
+    folder = tmp_path / "best"
+    model.save_pretrained(str(folder))
+    metrics = {
+        "quantization": request.param,
+        "settings": {"task_prefix": "detoxify: "},
+        "max_tokens": 12,
+    }
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    rows = "".join(f"{source}\n" for source in SOURCES)
+    (folder / "samples.tsv").write_text(f"source\n{rows}")
+    return folder
+
+
+def logits(model: Any, tokenizer: Any) -> torch.Tensor:
+    batch = tokenizer(SOURCES, return_tensors="pt", padding=True)
+    model.eval()
+    with torch.no_grad():
+        found: torch.Tensor = model(**batch, labels=batch.input_ids).logits
+    return found.float()
+
+
+def test_the_merged_model_computes_what_base_and_adapter_do(best: Path, tmp_path: Path) -> None:
+    tuned = load_adapter(best)
+    before = logits(tuned.model, tuned.tokenizer)
+    assert isinstance(tuned.model, PeftModel)
+    base_alone = logits(tuned.model.unload(), tuned.tokenizer)
+    merge_adapter(load_adapter(best), tmp_path / "merged")
+    merged = load_whole_model(str(tmp_path / "merged"))
+    after = logits(merged.model, merged.tokenizer)
+    # 8 bits of mantissa: some thousandths of the largest numbers
+    error = (after - before).abs().max()
+    assert error < 0.1 * (base_alone - before).abs().max()
+    stored = {str(weight.dtype) for weight in merged.model.parameters()}
+    assert stored == {"torch.float32"}  # read in full precision
+    assert (tmp_path / "merged" / "model.safetensors").stat().st_size < sum(
+        2.2 * weight.numel() for weight in merged.model.parameters()
+    )
+
+
+def test_the_command(best: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("ctranslate2")
+    merged, converted = tmp_path / "merged", tmp_path / "fast"
+    assert main([str(best), str(merged), "--ctranslate2", str(converted)]) == 0
+    printed = capsys.readouterr().out
+    assert f"{merged}: a model of its own; " in printed
+    assert f"{converted}: the same for CTranslate2; " in printed
+    assert printed.count(f" of its {len(SOURCES)} samples have the same output as before") == 2
+    assert "put 'detoxify: ' before every sentence" in printed
+    assert "--task-prefix 'detoxify: ' --reference PAIRS" in printed
+    with pytest.raises(UserError, match="merged exists already"):
+        main([str(best), str(merged)])
