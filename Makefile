@@ -3,7 +3,7 @@
 # changed.
 
 PYTHON ?= python3
-SPACE ?= search_spaces/pocket.yaml
+SPACE ?= pocket
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -18,7 +18,7 @@ TEST_ENV := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1 TOKENIZERS_PARALLELISM=false 
 .DELETE_ON_ERROR:
 
 search: $(VENV)/.installed
-	$(BIN)/python -m detox_tune.search $(SPACE)
+	$(BIN)/detox-tune search $(SPACE)
 
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .

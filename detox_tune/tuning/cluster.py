@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import ray
-from ray._common.utils import get_default_ray_temp_dir
+from ray._common.utils import get_default_ray_temp_dir, get_ray_address_file
 from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
+from ray._private.services import find_gcs_addresses
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from detox_tune.config import SearchConfig
@@ -118,15 +119,25 @@ def check_ray(config: SearchConfig) -> None:
         _check_temporary_folder()
         return
     _check_form(config.address)
-    host, _, port = config.address.rpartition(":")
+    address = config.address if ":" in config.address else _recorded_address()
+    host, _, port = address.rpartition(":")
     try:
-        if host:  # else `auto`
+        if host:
             socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
     except OSError as error:  # Ray itself tries for minutes where nobody listens
+        where = "there" if address == config.address else f"at {address}, where one was started"
         raise UserError(
-            f"{_named(config.address)}: nothing answers there ({error}): {_START}, or "
+            f"{_named(config.address)}: nothing answers {where} ({error}): {_START}, or "
             f"{_otherwise(config.address)}"
         ) from error
+
+
+def _recorded_address() -> str:
+    """Where `auto` looks for a Ray when none runs on this machine: where the last was started."""
+    file = Path(get_ray_address_file(None))
+    if find_gcs_addresses() or not file.is_file():
+        return ""
+    return file.read_text(encoding="utf-8").strip()
 
 
 def _check_form(address: str) -> None:

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 from pyarrow import fs
 
 from detox_tune.config import SearchConfig
-from detox_tune.tuning.cluster import concurrency, room
+from detox_tune.errors import UserError
+from detox_tune.tuning.cluster import check_ray, concurrency, room
 from tests.tuning.small_search import SPACE, read, rows, wait_until
 from tests.tuning.test_storage import below
 
+CLUSTER = "detox_tune.tuning.cluster"
 ON_ONE_CPU = SPACE.replace(f"cpus_per_trial: {os.cpu_count()}", "cpus_per_trial: 1")
 
 _NODE = "ray start --block --num-cpus 1 --disable-usage-stats --node-ip-address 127.0.0.1"
@@ -194,3 +196,18 @@ def test_a_joined_cluster_is_asked_for_more_than_it_has() -> None:
     for slots, config in product((0, 1, 3, 50), (here, joined)):
         expected = slots if config is here else max(2 * slots, config.startup_trials)
         assert concurrency(config, slots) == max(1, min(20, expected))
+
+
+def test_auto_where_the_last_ray_has_died(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray itself would try for minutes. Other tests' Rays are kept out of sight."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+    file = tmp_path / "ray_current_cluster"
+    file.write_text(address)
+    monkeypatch.setattr(f"{CLUSTER}.find_gcs_addresses", set)
+    monkeypatch.setattr(f"{CLUSTER}.get_ray_address_file", lambda _: str(file))
+    with pytest.raises(UserError, match=f"'auto': nothing answers at {address}, where one was"):
+        check_ray(SearchConfig(name="x", address="auto"))
+    file.unlink()
+    check_ray(SearchConfig(name="x", address="auto"))  # Ray says at once that there is none
