@@ -120,7 +120,8 @@ def test_rooms_import_only_rooms_before_them() -> None:
 def test_third_party_imports_are_declared() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
-    requirements = [*project["dependencies"], *extras["pan"], *extras["ctranslate2"]]
+    optional = [name for extra in ("pan", "ctranslate2", "track") for name in extras[extra]]
+    requirements = [*project["dependencies"], *optional]
     declared = {re.split(r"[^A-Za-z0-9._-]", requirement)[0] for requirement in requirements}
     imported = set[str]().union(*map(tops, MODULES)) - sys.stdlib_module_names - {"detox_tune"}
     names = {DISTRIBUTIONS.get(name, name.replace("_", "-")) for name in imported}

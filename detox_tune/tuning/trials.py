@@ -21,6 +21,7 @@ from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.storage import checkpoint_storage, keep_results
 from detox_tune.tuning.study import STUDY_FILE, SearchStudy
 from detox_tune.tuning.task import Task
+from detox_tune.tuning.trackers import tracker_callback
 from detox_tune.tuning.trial import run_trial
 
 _CHECKPOINTS_KEPT = 3  # checkpoints a trial keeps: its three best; its last is kept in any case
@@ -94,6 +95,7 @@ def run_trials(
                 LiveReport(config, folder, study),
                 _TidyUp(config, folder),
                 SearchProgress(config.steps, space.searched, console, past),
+                *tracker_callback(config, folder),
             ],
             checkpoint_config=tune.CheckpointConfig(
                 num_to_keep=_CHECKPOINTS_KEPT,
