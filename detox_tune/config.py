@@ -27,7 +27,6 @@ LORA_APPROACHES: tuple[LoraApproach, ...] = get_args(LoraApproach)
 """Adapted layers: q and v; q, k, v and o; all linear layers of the blocks."""
 TrainerName = Literal["original", "toxic_penalty_v1", "toxic_mask_v1"]
 """Cross-entropy; that plus gamma x toxic penalty; masked cross-entropy plus gamma x penalty."""
-Tracker = Literal["mlflow", "wandb"]
 Quoting = Literal["auto", "quoted", "plain"]
 PositiveInt = Annotated[int, Field(gt=0, lt=2**31)]
 Share = Annotated[float, Field(gt=0.0, lt=1.0)]
@@ -202,8 +201,8 @@ class SearchConfig(Settings):
     """Copy rate from which a trial whose copy rate does not fall counts as collapsed."""
     max_copy_rate: Rate = 0.10
     """Highest validation copy rate that a winner may have."""
-    track: Tracker | None = None
-    """Where reports go beside the run's folder: `mlflow` or `wandb` (extra `track`)."""
+    track: Literal["mlflow"] | None = None
+    """Where reports go beside the run's folder: `mlflow` (extra `track`), or None."""
     address: str | None = Field(default_factory=lambda: os.environ.get("RAY_ADDRESS") or None)
     """Ray cluster to join, `auto` or host:port; RAY_ADDRESS by default, None starts Ray here."""
     gpus_per_trial: NonNegativeFloat = 0.0

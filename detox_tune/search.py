@@ -34,7 +34,7 @@ FLAGS: tuple[tuple[str, type, str], ...] = (
     ("--hours", float, "stop trials after so many hours, and export the best so far"),
     ("--name", str, "name of the run; default: <space>-<time>"),
     ("--out", str, "folder that holds runs; default: results"),
-    ("--track", str, "report to a tracker, too: mlflow or wandb"),
+    ("--track", str, "report to a tracker, too: mlflow"),
     ("--storage", str, "where nodes of a cluster leave checkpoints: a URI, such as s3://bucket/x"),
 )
 

@@ -40,7 +40,7 @@ from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.storage import check_storage, checkpoint_storage, keep_results
 from detox_tune.tuning.study import STUDY_FILE, SearchStudy
 from detox_tune.tuning.task import Task, build_task
-from detox_tune.tuning.trackers import check_tracker
+from detox_tune.tuning.tracker import check_tracker
 from detox_tune.tuning.trials import run_trials
 from detox_tune.tuning.winner import Finalist, score_finalists
 
@@ -79,7 +79,7 @@ class _Search:
     def run(self, stopped: StoppedRun | None) -> int:
         check_ray(self.config)
         check_storage(self.config, new=stopped is None)
-        check_tracker(self.config.track)
+        check_tracker(self.config)
         try:
             with ExitStack() as held:
                 if stopped:

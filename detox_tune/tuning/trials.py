@@ -21,7 +21,7 @@ from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.storage import checkpoint_storage, keep_results
 from detox_tune.tuning.study import STUDY_FILE, SearchStudy
 from detox_tune.tuning.task import Task
-from detox_tune.tuning.trackers import tracker_callback
+from detox_tune.tuning.tracker import tracker_callback
 from detox_tune.tuning.trial import run_trial
 
 _CHECKPOINTS_KEPT = 3  # checkpoints a trial keeps: its three best; its last is kept in any case

@@ -84,7 +84,6 @@ def die_at(moment: str, n: int) -> None:
 def main(folder: Path, n_trials: int, at_once: int) -> None:
     config = SearchConfig(
         name="toys",
-        track=os.environ.get("TOYS_TRACK") or None,
         storage=os.environ.get("TOYS_STORAGE") or None,
         seed=2,  # trials end in each way that there is
         trials=n_trials,
