@@ -12,6 +12,7 @@ from ray.tune.experiment import Trial
 
 from detox_tune.config import SearchConfig
 from detox_tune.tuning.checkpoints import drop_training_state
+from detox_tune.tuning.controller import mend_tune
 from detox_tune.tuning.progress import SearchProgress
 from detox_tune.tuning.report.live import LiveReport
 from detox_tune.tuning.scheduler import CollapseScheduler
@@ -99,6 +100,7 @@ def run_trials(
             failure_config=tune.FailureConfig(max_failures=config.max_failures),
         ),
     )
+    mend_tune()
     tuner.fit()
 
 
