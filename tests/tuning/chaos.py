@@ -27,7 +27,8 @@ from tests.tuning.toy_search import EVERY, scores
 TRIALS, DISTURBANCES = 24, 6
 SECONDS = (0.5, 6.0)  # between two disturbances
 LOG = "driver.log"
-# No trial that fails by itself: each try would take a new process, which takes long to start.
+# In the environment of the raylets, whose workers run the trials. None fails by itself: each of its
+# tries would take a new process, which takes long to start.
 TOYS_DO = {"TOYS_PAUSE": "0.2", "TOYS_FAILURES": "6", "TOYS_SOUND": "1"}
 
 
@@ -48,7 +49,7 @@ class Search:
                 [sys.executable, TOYS, self.folder, str(self.trials), str(self.at_once)],
                 stdout=log,
                 stderr=log,
-                env={**os.environ, **TOYS_DO, "RAY_ADDRESS": self.cluster.address},
+                env={**os.environ, "RAY_ADDRESS": self.cluster.address},
             )
 
     def kill_worker(self, rng: random.Random) -> bool:
@@ -147,4 +148,5 @@ def main(rounds: int, first_seed: int) -> None:
 
 
 if __name__ == "__main__":
+    os.environ |= TOYS_DO
     main(int(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else 1)
