@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,6 @@ def run_trials(
                 past=past,
             ),
             max_concurrent_trials=concurrent,
-            time_budget_s=seconds,
             reuse_actors=True,  # a new process takes seconds to import everything
             trial_name_creator=_name_trial,
             trial_dirname_creator=_name_trial,
@@ -86,6 +86,7 @@ def run_trials(
             storage_path=storage.path,
             storage_filesystem=storage.filesystem,
             verbose=0,
+            stop=None if seconds is None else StopAfter(seconds),
             callbacks=[
                 study,
                 LiveReport(config, folder, study),
@@ -102,6 +103,19 @@ def run_trials(
     )
     mend_tune()
     tuner.fit()
+
+
+class StopAfter(tune.Stopper):
+    """Stops all trials after so many seconds. Tune's own way goes by a clock that may be set."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return time.monotonic() >= self._end
 
 
 class _TidyUp(Callback):
