@@ -95,7 +95,8 @@ def quiet_environment(*, verbose: bool = False) -> None:
         "RAY_AIR_NEW_OUTPUT": "0",  # Tune's own tables
         "HF_HUB_VERBOSITY": "error",  # an unreachable hub is reported in one line of ours
         "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-        "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed",
+        # what our own lines say; the second comes with the last sixty lines of a log
+        "RAY_DEDUP_LOGS_SKIP_REGEX": "A worker died or was killed|Raylet is terminated|marked dead",
         "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     }
     for name, value in quiet.items():

@@ -17,6 +17,7 @@ from rich.text import Text
 
 from detox_tune.long_work import SECONDS_BETWEEN_LINES, clock
 from detox_tune.tuning.results import TrialRecord
+from detox_tune.tuning.scheduler import error_line
 
 _REFRESH_SECONDS = 0.25
 _LINES_AROUND = 6
@@ -108,6 +109,12 @@ class SearchProgress(Callback):
     ) -> None:
         """A trial failed for good."""
         self._end(trials, trial)
+
+    def on_trial_recover(
+        self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
+    ) -> None:
+        """A trial's process died, or it failed, and it has tries left."""
+        self._say(f"{trial} stopped at step {_step(trial)} and starts again: {error_line(trial)}")
 
     def on_experiment_end(self, trials: list[Trial], **info: Any) -> None:
         """Leave the whole table on the terminal."""

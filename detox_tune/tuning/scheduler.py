@@ -118,7 +118,7 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         self._trial_info.pop(trial.trial_id, None)
         self._reports.pop(str(trial), None)
         self._decided.pop(trial.trial_id, None)
-        _write(trial, Ending("failed", _error_line(trial)))
+        _write(trial, Ending("failed", error_line(trial)))
 
     def _judge(self, trial: str, result: dict[str, Any]) -> Ending | None:
         step, j, copy_rate = result["step"], result["j"], result["copy_rate"]
@@ -198,14 +198,14 @@ def _write(trial: Trial, ending: Ending) -> None:
     }
 
 
-def _error_line(trial: Trial) -> str:
-    """The error of a failed trial as one line; Tune gives the scheduler a file with it."""
+def error_line(trial: Trial) -> str:
+    """The last error of a trial as one line; Tune gives the scheduler a file with it."""
     if trial.pickled_error_file:
         error = cloudpickle.loads(Path(trial.pickled_error_file).read_bytes())
         error = getattr(error, "cause", None) or error
         if isinstance(error, RayActorError):  # whose message is a page
             times = f"{trial.num_failures} time{'s' * (trial.num_failures > 1)}"
-            return f"its process died {times}: killed, or out of memory"
+            return f"its process died {times}: killed, out of memory, or lost with its node"
         message = str(error).strip().splitlines() or ["no message"]
         return f"{type(error).__name__}: {message[0]}"
     assert trial.error_file, "Tune writes an error before it tells of it"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.console import Console
 
 from detox_tune.config import SearchConfig
 from detox_tune.tuning.checkpoints import drop_training_state
+from detox_tune.tuning.controller import mend_tune
 from detox_tune.tuning.progress import SearchProgress
 from detox_tune.tuning.report.live import LiveReport
 from detox_tune.tuning.scheduler import CollapseScheduler
@@ -80,7 +82,6 @@ def run_trials(
                 past=past,
             ),
             max_concurrent_trials=concurrent,
-            time_budget_s=seconds,
             reuse_actors=True,  # a new process takes seconds to import everything
             trial_name_creator=_name_trial,
             trial_dirname_creator=_name_trial,
@@ -90,6 +91,7 @@ def run_trials(
             storage_path=storage.path,
             storage_filesystem=storage.filesystem,
             verbose=0,
+            stop=None if seconds is None else StopAfter(seconds),
             callbacks=[
                 study,
                 LiveReport(config, folder, study),
@@ -105,7 +107,21 @@ def run_trials(
             failure_config=tune.FailureConfig(max_failures=config.max_failures),
         ),
     )
+    mend_tune()
     tuner.fit()
+
+
+class StopAfter(tune.Stopper):
+    """Stops all trials after so many seconds. Tune's own way goes by a clock that may be set."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        return time.monotonic() >= self._end
 
 
 class _TidyUp(Callback):

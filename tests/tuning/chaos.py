@@ -26,6 +26,10 @@ from tests.tuning.toy_search import EVERY, scores
 
 TRIALS, DISTURBANCES = 24, 6
 SECONDS = (0.5, 6.0)  # between two disturbances
+LOG = "driver.log"
+# In the environment of the raylets, whose workers run the trials. None fails by itself: each of its
+# tries would take a new process, which takes long to start.
+TOYS_DO = {"TOYS_PAUSE": "0.2", "TOYS_FAILURES": "6", "TOYS_SOUND": "1"}
 
 
 class Search:
@@ -38,15 +42,15 @@ class Search:
         self.before: list[dict[str, TrialRecord]] = []  # what was known at each start
         self.driver = self.start()
 
-    def start(self) -> "subprocess.Popen[str]":
+    def start(self) -> "subprocess.Popen[bytes]":
         self.before.append({trial.name: trial for trial in known(self.folder)})
-        return subprocess.Popen(
-            [sys.executable, TOYS, self.folder, str(self.trials), str(self.at_once)],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            env={**os.environ, "RAY_ADDRESS": self.cluster.address},
-        )
+        with (self.folder / LOG).open("ab") as log:  # a pipe that nobody reads would fill up
+            return subprocess.Popen(
+                [sys.executable, TOYS, self.folder, str(self.trials), str(self.at_once)],
+                stdout=log,
+                stderr=log,
+                env={**os.environ, "RAY_ADDRESS": self.cluster.address},
+            )
 
     def kill_worker(self, rng: random.Random) -> bool:
         """The process of a trial that reported last; whether there is one."""
@@ -69,13 +73,13 @@ class Search:
 
     def kill_driver(self, rng: random.Random) -> bool:
         self.driver.kill()
-        self.driver.communicate()
+        self.driver.wait()
         self.driver = self.start()
         return True
 
     def close(self) -> None:
         self.driver.kill()
-        self.driver.communicate()
+        self.driver.wait()
         self.cluster.shutdown()
 
 
@@ -88,7 +92,7 @@ def disturb(folder: Path, seed: int, at_once: int, trials: int, times: int) -> l
         while True:
             try:
                 wait = rng.uniform(*SECONDS) if len(done) < times else 600
-                assert search.driver.wait(timeout=wait) == 0, search.driver.communicate()[1]
+                assert search.driver.wait(timeout=wait) == 0, (folder / LOG).read_text()
                 break
             except subprocess.TimeoutExpired:
                 assert len(done) < times, "the search hangs"
@@ -144,5 +148,5 @@ def main(rounds: int, first_seed: int) -> None:
 
 
 if __name__ == "__main__":
-    os.environ |= {"TOYS_PAUSE": "0.2", "TOYS_FAILURES": "6"}
+    os.environ |= TOYS_DO
     main(int(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else 1)

@@ -1,5 +1,6 @@
 """A search on a cluster that it joins: two raylets with a token, checkpoints in a bucket."""
 
+import json
 import os
 import secrets
 import shutil
@@ -115,6 +116,38 @@ def test_two_raylets_with_a_token_and_a_bucket(folder: Path, cluster: RayCluster
             assert file.read() == (run / name).read_bytes()
     assert "secret" not in (run / "search.json").read_text()
     assert read(run / "search.json")["search"]["address"] == cluster.address
+
+
+@pytest.mark.slow
+def test_a_raylet_that_is_killed_is_one_line(folder: Path, cluster: RayCluster) -> None:
+    second = cluster.start_node()
+    (folder / "one.yaml").write_text(ON_ONE_CPU, encoding="utf-8")
+    driver = subprocess.Popen(
+        [sys.executable, "-m", "detox_tune.search", "one.yaml", "--out", "runs", "--name", "lost"],
+        cwd=folder,
+        env={**cluster.environment, "RAY_ADDRESS": cluster.address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+    def its_trials() -> list[int]:
+        """Processes on the second node that have reported."""
+        found = (folder / "runs" / "lost").glob("ray/session_1/*/result.json")
+        last = [json.loads(lines[-1]) for file in found if (lines := file.read_text().splitlines())]
+        there = {process.pid for process in psutil.Process(second.pid).children(recursive=True)}
+        return [report["pid"] for report in last if report["pid"] in there]
+
+    wait_until(lambda: bool(its_trials()), driver)
+    raylet = psutil.Process(its_trials()[0]).parent()
+    assert raylet
+    raylet.kill()
+    output, _ = driver.communicate(timeout=300)
+    stop(second)
+    assert driver.returncode == 0, output
+    assert "and starts again: its process died 1 time: killed, out of memory, or lost" in output
+    assert "raylet" not in output.lower()
+    assert [row["ended"] for row in rows(folder / "runs" / "lost")] == ["finished"] * 2
 
 
 @pytest.mark.slow

@@ -180,9 +180,20 @@ def test_it_travels_without_its_console(trials: list[Trial]) -> None:
 
 
 def test_lines_of_a_real_search(search: Any) -> None:
-    assert len(search.lines) == len(search.trials)
+    again = [line for line in search.lines if not line.startswith("[")]
+    assert [line.partition(":")[0] for line in again] == [
+        "trial_004 stopped at step 20 and starts again",  # raises
+        "trial_007 stopped at step 40 and starts again",  # dies
+        "trial_008 stopped at step 40 and starts again",  # killed
+    ]
+    assert again[0].endswith(": FloatingPointError: the loss is nan at step 25")
+    assert again[1].endswith(
+        ": its process died 1 time: killed, out of memory, or lost with its node"
+    )
+    ends = [line for line in search.lines if line.startswith("[")]
+    assert len(ends) == len(search.trials)
     for number, trial in enumerate(search.trials.values(), 1):
-        line = search.lines[number - 1]
+        line = ends[number - 1]
         ended = {"asha": "stopped", "collapse": "collapsed"}.get(trial.ended, trial.ended)
         assert line.startswith(f"[{number}/{len(search.trials)}] {trial.name} {ended} at step ")
         assert f" (batch_size={number} learning_rate=" in line

@@ -77,6 +77,16 @@ def test_with_one_trial_at_a_time_no_death_leaves_a_trace(
 
 
 @pytest.mark.slow
+def test_a_process_that_dies_between_two_trials_costs_neither(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TOYS_DIE_BETWEEN", "1")
+    monkeypatch.setenv("TOYS_FAILURES", "1")
+    run_toys(tmp_path, 1)
+    assert known(tmp_path) == known(undisturbed)
+
+
+@pytest.mark.slow
 def test_with_two_at_a_time_nothing_is_lost_or_done_twice(tmp_path: Path) -> None:
     run_toys(tmp_path, 2, "judge", "9")
     run_toys(tmp_path, 2, "write", "6")

@@ -219,7 +219,10 @@ def test_endings_of_a_real_search(search: Any) -> None:
         "raises": ("failed", "FloatingPointError: the loss is nan at step 25"),
         "nan": ("failed", "j nan and copy rate 0.5 at step 40: not finite"),
         "early": ("finished", "it returned at step 40"),
-        "dies": ("failed", "its process died 2 times: killed, or out of memory"),
+        "dies": (
+            "failed",
+            "its process died 2 times: killed, out of memory, or lost with its node",
+        ),
         "killed": ("finished", "all 100 steps are done"),
     }
     assert {name: row["ended"] for name, row in search.rows.items()} == {
