@@ -79,7 +79,12 @@ def page(
         for trial in trials
     ]
     finalists = [
-        [one["trial"], str(one["step"]), *(f"{one['whole'][s]:.3f}" for s in INTERVALS)]
+        [
+            one["trial"],
+            str(one["step"]),
+            str(one["averaged"]),
+            *(f"{one['whole'][s]:.3f}" for s in INTERVALS),
+        ]
         for one in record["finalists"]
     ]
     count = int(metrics["test"]["tuned"]["n"])
@@ -96,9 +101,10 @@ def page(
             f"({count} pairs, {metrics['scorers']} scorers).",
             "",
             markdown_table(["system", *SCORES, *(f"{s}, 95%" for s in INTERVALS)], systems),
-            "The best trials, scored again on the whole validation split:",
+            "The best trials, scored again on the whole validation split, by the adapter of the best "
+            "report and by the mean of those that were kept:",
             "",
-            markdown_table(["trial", "step", "j", "copy_rate"], finalists),
+            markdown_table(["trial", "step", "averaged", "j", "copy_rate"], finalists),
             "Trials, each with its best report on the validation sample.",
             "",
             markdown_table(["trial", "ended", "steps", "s", *SETTINGS, "j", "copy_rate"], rows),

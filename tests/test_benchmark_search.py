@@ -30,7 +30,14 @@ def write_run(folder: Path) -> None:
         "started": "2026-01-02T03:04:05+00:00",
         "wall_seconds": 12.3,
         "versions": {"torch": "2.13.0"},
-        "finalists": [{"trial": "trial_001", "step": 90, "whole": {"j": 0.45, "copy_rate": 0.06}}],
+        "finalists": [
+            {
+                "trial": "trial_001",
+                "step": 90,
+                "averaged": 3,
+                "whole": {"j": 0.45, "copy_rate": 0.06},
+            }
+        ],
     }
     bounds = {"j": [0.4, 0.6], "copy_rate": [0.0, 0.1]}
     scores = {name: place / 10 for place, name in enumerate(SCORES)}
