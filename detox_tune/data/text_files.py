@@ -13,11 +13,14 @@ from detox_tune.data.cells import is_missing
 from detox_tune.data.columns import SOURCE_NAMES, known_columns
 from detox_tune.data.file_formats import Row, not_text
 from detox_tune.data.readers import (
+    LANGUAGE_COLUMNS,
+    LANGUAGES,
     TABLE_SUFFIXES,
     Table,
     file_content,
     read_table,
     row_languages,
+    stem_language,
 )
 from detox_tune.errors import UserError
 from detox_tune.files import check_can_write, write_text
@@ -34,11 +37,11 @@ Cell = str | bool | None
 class Texts:
     """Texts in the order of what they come from."""
 
-    texts: list[str | None]
+    texts: Sequence[str | None]
     """None where a table has no text."""
-    where: list[str]
+    where: Sequence[str]
     """Names each in messages."""
-    languages: list[str | None]
+    languages: Sequence[str | None]
     table: Table | None = None
     """What they come from, where that is no list of lines."""
 
@@ -76,7 +79,7 @@ def read_texts(path: Path, *, source_column: str | None) -> Texts:
     """Read a `.txt` with one text per line, or the texts of a table.
 
     They stand in `source_column`, else in the first column that pairs have their toxic sentence
-    in, else in `text`. Languages are those of `row_languages`, where it tells any.
+    in, else in `text`. Languages come from a column of codes, or from the name of the file.
 
     Raises:
         UserError: not readable, no such column, a row that cannot be cut into columns, or a text
@@ -206,10 +209,11 @@ def _source_place(table: Table, source_column: str | None) -> int:
 
 
 def _languages(table: Table) -> list[str | None]:
-    try:
+    """By a column of codes, else by a known code in the file's name: `in.tsv` is no Indonesian."""
+    if table.find_known(LANGUAGE_COLUMNS) is not None:
         return row_languages(table, ())
-    except UserError:  # most of what rewriting does needs none
-        return [None] * len(table.rows)
+    code = stem_language(table.stem)
+    return [code if code in LANGUAGES else None] * len(table.rows)
 
 
 def _table_of(lines: Texts) -> Table:
