@@ -93,7 +93,7 @@ def candidate_answers(
 
 
 def _answer(
-    ids: Sequence[int], tokenizer: PreTrainedTokenizerBase | CutTokenizer, max_tokens: int
+    ids: list[int], tokenizer: PreTrainedTokenizerBase | CutTokenizer, max_tokens: int
 ) -> Answer:
     # An answer that ended has its end token among the `max_tokens`, which is left out of the ids.
     return Answer(str(tokenizer.decode(ids)), len(ids) == max_tokens)

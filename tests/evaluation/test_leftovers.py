@@ -42,7 +42,7 @@ def test_each_text_is_looked_at_in_its_language() -> None:
         ("", None, "en", None, None),
     ]
     outputs, texts, languages, copies, toxic = (list(column) for column in zip(*rows, strict=True))
-    left = leftovers(outputs, texts, languages, lexicon, task_prefix="")  # type: ignore[arg-type]
+    left = leftovers(outputs, texts, languages, lexicon, task_prefix="")
     assert left.still_copy == copies
     assert left.still_toxic == toxic
 
