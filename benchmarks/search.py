@@ -101,8 +101,8 @@ def page(
             f"({count} pairs, {metrics['scorers']} scorers).",
             "",
             markdown_table(["system", *SCORES, *(f"{s}, 95%" for s in INTERVALS)], systems),
-            "The best trials, scored again on the whole validation split, by the adapter of the best "
-            "report and by the mean of those that were kept:",
+            "The best trials, scored again on the whole validation split: the adapter of the best "
+            "report, and the mean of those that were kept.",
             "",
             markdown_table(["trial", "step", "averaged", "j", "copy_rate"], finalists),
             "Trials, each with its best report on the validation sample.",

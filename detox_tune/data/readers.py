@@ -74,6 +74,19 @@ def read_table(
         UserError: no such file, another ending than `suffixes`, not UTF-8, damaged, a quote that
             never closes, or no rows.
     """
+    content = file_content(path, suffixes)
+    columns, rows = read_content(path, content, quoting)
+    if not rows:
+        raise UserError(f"{path}: the file has a header but no rows; give one with rows")
+    return Table(str(path), path.stem, columns, rows)
+
+
+def file_content(path: Path, suffixes: Sequence[str]) -> bytes:
+    """The bytes of a file with one of the endings.
+
+    Raises:
+        UserError: a folder, no such file, another ending, or not readable.
+    """
     suffix = path.suffix.lower()
     if path.is_dir():
         raise UserError(f"{path} is a folder; give one of its files")
@@ -86,13 +99,9 @@ def read_table(
             f"{path}: the ending {suffix!r} is not known; save the file as {', '.join(suffixes)}"
         )
     try:
-        content = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror}); check its rights") from error
-    columns, rows = read_content(path, content, quoting)
-    if not rows:
-        raise UserError(f"{path}: the file has a header but no rows; give one with rows")
-    return Table(str(path), path.stem, columns, rows)
 
 
 def read_hub(name: str) -> list[Table]:

@@ -16,7 +16,13 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from detox_tune.config import SearchConfig
 from detox_tune.errors import UserError
-from detox_tune.evaluation.rewriting import Answer, Rewritten, answers, rewrite_texts
+from detox_tune.evaluation.rewriting import (
+    Answer,
+    Rewritten,
+    answers,
+    candidate_answers,
+    rewrite_texts,
+)
 from detox_tune.model.base import Quantization, check_device, load_base
 
 WEIGHTS, CONFIG, METRICS = "adapter_model.safetensors", "adapter_config.json", "metrics.json"
@@ -47,6 +53,17 @@ class TunedModel:
             task_prefix=self.task_prefix,
             max_tokens=self.max_tokens,
             progress=progress,
+        )
+
+    def candidates(self, sources: Sequence[str], count: int) -> list[list[Answer]]:
+        """Several answers to each source, taken as one sentence; the likeliest first."""
+        return candidate_answers(
+            self.model,
+            self.tokenizer,
+            sources,
+            count=count,
+            task_prefix=self.task_prefix,
+            max_tokens=self.max_tokens,
         )
 
     def rewrite(self, texts: Sequence[str]) -> list[Rewritten]:
@@ -102,7 +119,7 @@ def load_adapter(
             known, or a task prefix is given to an adapter that brings its own.
     """
     check_device(device)
-    config = _read(folder, CONFIG, _AdapterConfig)
+    config = read_checked(folder, CONFIG, _AdapterConfig)
     if not (folder / WEIGHTS).is_file():
         raise UserError(
             f"{folder} has no {WEIGHTS}: give a folder that has one (weights in other formats are "
@@ -174,7 +191,7 @@ def _metrics(folder: Path, task_prefix: str | None) -> _Metrics:
         default: int = SearchConfig.model_fields["max_tokens"].default
         settings = _Settings(task_prefix=task_prefix or "")
         return _Metrics(settings=settings, quantization="none", max_tokens=default)
-    metrics = _read(folder, METRICS, _Metrics)
+    metrics = read_checked(folder, METRICS, _Metrics)
     if task_prefix is not None:
         raise UserError(
             f"--task-prefix {task_prefix!r}: {folder} brings its own, "
@@ -204,8 +221,12 @@ def _base_of(folder: Path, named: str | None) -> str:
     return str(found.resolve())
 
 
-def _read(folder: Path, name: str, kind: type[M]) -> M:
-    """One of the adapter's JSON files, with what is read from it checked."""
+def read_checked(folder: Path, name: str, kind: type[M]) -> M:
+    """One of an adapter's JSON files, with what is read from it checked.
+
+    Raises:
+        UserError: it is not there, or says something else than `kind` expects.
+    """
     try:
         return kind.model_validate_json((folder / name).read_bytes())
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):

@@ -86,6 +86,20 @@ def is_exact_copy(output: str, source: str) -> bool:
     return output_key != "" and output_key == _key(source)
 
 
+def is_whole_copy(output: str, source: str, language: str, *, task_prefix: str = "") -> bool:
+    """Rule 1 of `is_copy` alone, for a source without references.
+
+    Not empty, and equal to the source or around all of it. A toxic word that stays in an output
+    that is otherwise new is for a lexicon to find. A source that needed no change has a copy for
+    its right answer.
+    """
+    text = _without_echo(output, source, task_prefix)
+    if not _key(text):
+        return False
+    text = undisguised(text, language, known=source)
+    return _holds_all(text, undisguised(source, language, known=text), language)
+
+
 def is_copy(output: str, pair: Pair, lexicon: Lexicon, *, task_prefix: str = "") -> bool:
     """Whether the output copies the source of its pair.
 
@@ -112,14 +126,12 @@ def is_copy(output: str, pair: Pair, lexicon: Lexicon, *, task_prefix: str = "")
     text = undisguised(text, pair.language, known=pair.source, innocent=pair.references)
     # the source may be the one that masks a word: f**k, answered by fuck
     source = undisguised(pair.source, pair.language, known=text)
-    if _key(text) == _key(source):
+    if _holds_all(text, source, pair.language):
         return True
     output_words = _folded_words(text, pair.language)
-    edits = _edits(source, pair.references, pair.language)
-    if len(edits.words) >= _WHOLE_SOURCE and _runs(edits.words, output_words):
-        return True
     if not output_words:
         return False
+    edits = _edits(source, pair.references, pair.language)
     kept = {place for _, place in common_subsequence(output_words, edits.words)}
     if len(kept) >= COPIED_SHARE * len(output_words):
         toxic = _toxic_groups(pair, source, edits, lexicon)
@@ -213,6 +225,16 @@ def _phrases(text: str, spans: Collection[tuple[int, int]], language: str) -> se
             piece = text[touched[0].start : touched[-1].end]
             phrases.add(tuple(_folded_words(piece, language)))
     return phrases - {()}
+
+
+def _holds_all(text: str, source: str, language: str) -> bool:
+    """Whether a text equals the source, or has all of it (three words or more) as a run."""
+    if _key(text) == _key(source):
+        return True
+    source_words = _folded_words(source, language)
+    return len(source_words) >= _WHOLE_SOURCE and bool(
+        _runs(source_words, _folded_words(text, language))
+    )
 
 
 class _Edits(NamedTuple):

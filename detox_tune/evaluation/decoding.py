@@ -1,4 +1,4 @@
-"""Greedy decoding of many sources: the plain arg-max, nothing that hides what the model learnt."""
+"""Decoding of many sources: the plain arg-max, or several candidates from a beam search."""
 
 from __future__ import annotations
 
@@ -40,9 +40,56 @@ def greedy_decode(
         The output ids of every source, in the order of the sources, without start, padding and
         end tokens.
     """
+    made = _generated(model, source_ids, 1, max_new_tokens=max_new_tokens, batch_size=batch_size)
+    return [outputs[0] for outputs in made]
+
+
+def beam_decode(
+    model: PreTrainedModel | PeftModel,
+    source_ids: Sequence[Sequence[int]],
+    *,
+    candidates: int,
+    max_new_tokens: int,
+    rows_at_once: int = 128,
+) -> list[list[list[int]]]:
+    """Decode several candidates for every source by beam search, all of a batch in one call.
+
+    Plain beam search: the diverse one (Vijayakumar et al. 2016) has left `transformers` for a
+    repository whose code would have to be fetched and run. Nothing of the checkpoint's own
+    generation settings is applied, as in `greedy_decode`.
+
+    Args:
+        model: as in `greedy_decode`.
+        source_ids: as in `greedy_decode`.
+        candidates: how many for each source, and how many beams; at least 1.
+        max_new_tokens: as in `greedy_decode`.
+        rows_at_once: beams in a batch, of all its sources together.
+
+    Returns:
+        For every source its candidates, the likeliest first, as ids without start, padding and end
+        tokens. Two of them may read the same once they are decoded.
+    """
+    return _generated(
+        model,
+        source_ids,
+        candidates,
+        max_new_tokens=max_new_tokens,
+        batch_size=max(1, rows_at_once // candidates),
+    )
+
+
+def _generated(
+    model: PreTrainedModel | PeftModel,
+    source_ids: Sequence[Sequence[int]],
+    beams: int,
+    *,
+    max_new_tokens: int,
+    batch_size: int,
+) -> list[list[list[int]]]:
+    """The outputs of every source, one for each beam."""
     assert max_new_tokens >= 0, max_new_tokens
-    assert batch_size >= 1, batch_size
-    outputs: list[list[int]] = [[] for _ in source_ids]
+    assert min(batch_size, beams) >= 1, (batch_size, beams)
+    outputs: list[list[list[int]]] = [[[]] * beams for _ in source_ids]
     if max_new_tokens == 0 or not source_ids:
         return outputs
 
@@ -51,7 +98,8 @@ def greedy_decode(
     pad_id = config.pad_token_id
     settings = GenerationConfig(
         do_sample=False,
-        num_beams=1,
+        num_beams=beams,
+        num_return_sequences=beams,
         max_new_tokens=max_new_tokens,
         use_cache=True,
         pad_token_id=pad_id,
@@ -71,8 +119,10 @@ def greedy_decode(
             generated_bt = generate(
                 input_ids=input_ids_bs, attention_mask=mask_bs, generation_config=settings
             )
-            for index, row in zip(batch, generated_bt.tolist(), strict=True):
-                outputs[index] = _content(row[1:], pad_id, end_ids)  # row[0]: the start token
+            # row[0] is the start token; the beams of a source follow each other
+            contents = [_content(row[1:], pad_id, end_ids) for row in generated_bt.tolist()]
+            for place, index in enumerate(batch):
+                outputs[index] = contents[place * beams : (place + 1) * beams]
     return outputs
 
 

@@ -11,7 +11,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from detox_tune.evaluation.collapse import without_specials
-from detox_tune.evaluation.decoding import greedy_decode
+from detox_tune.evaluation.decoding import beam_decode, greedy_decode
 from detox_tune.evaluation.drafting import draft_decode
 from detox_tune.model.vocabulary import CutTokenizer
 from detox_tune.training.examples import encode_sources
@@ -74,8 +74,29 @@ def answers(
         )
     else:
         outputs = greedy_decode(model, source_ids, max_new_tokens=max_tokens)
+    return [_answer(ids, tokenizer, max_tokens) for ids in outputs]
+
+
+def candidate_answers(
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase | CutTokenizer,
+    sources: Sequence[str],
+    *,
+    count: int,
+    task_prefix: str,
+    max_tokens: int,
+) -> list[list[Answer]]:
+    """Several answers to each source, the likeliest first (`beam_decode`)."""
+    source_ids = encode_sources(sources, tokenizer, task_prefix)
+    beams = beam_decode(model, source_ids, candidates=count, max_new_tokens=max_tokens)
+    return [[_answer(ids, tokenizer, max_tokens) for ids in of_source] for of_source in beams]
+
+
+def _answer(
+    ids: list[int], tokenizer: PreTrainedTokenizerBase | CutTokenizer, max_tokens: int
+) -> Answer:
     # An answer that ended has its end token among the `max_tokens`, which is left out of the ids.
-    return [Answer(str(tokenizer.decode(ids)), len(ids) == max_tokens) for ids in outputs]
+    return Answer(str(tokenizer.decode(ids)), len(ids) == max_tokens)
 
 
 class Rewritten(NamedTuple):
@@ -102,9 +123,14 @@ def rewrite_texts(
         answer: gives one answer for each sentence.
     """
     of_texts = [list(_sentences(text)) for text in texts]
-    asked = [piece.strip() for pieces in of_texts for piece in pieces if _LETTER.search(piece)]
+    asked = [piece.strip() for pieces in of_texts for piece in pieces if has_letter(piece)]
     answered = iter(answer(asked))
     return [_joined(pieces, answered) for pieces in of_texts]
+
+
+def has_letter(text: str) -> bool:
+    """Whether there is anything to rewrite in it."""
+    return bool(_LETTER.search(text))
 
 
 def _sentences(text: str) -> Iterator[str]:
@@ -118,7 +144,7 @@ def _joined(pieces: Sequence[str], answered: Iterator[Answer]) -> Rewritten:
     parts: list[str] = []
     cut = empty = 0
     for piece in pieces:
-        if not _LETTER.search(piece):
+        if not has_letter(piece):
             parts.append(piece)
             continue
         before, _, after = piece.partition(piece.strip())

@@ -36,7 +36,7 @@ class EmbeddedScorers:
         """
         self.name = "embedded"
         self.models: dict[str, str] = {}
-        self._classifiers = dict(classifiers)
+        self.classifiers = dict(classifiers)
         self._name_of = name_of
         self._chrf = OncePerItem[tuple[str, str]](_pair_chrf)
 
@@ -52,13 +52,13 @@ class EmbeddedScorers:
             places.setdefault(name, []).append(place)
         probabilities = np.zeros(len(texts))
         for name, of_name in places.items():
-            if name not in self._classifiers:
+            if name not in self.classifiers:
                 raise UserError(
                     f"language {pairs[of_name[0]].language!r}: the embedded toxicity classifier "
-                    f"was fitted on pairs in {', '.join(sorted(self._classifiers))} only; give "
+                    f"was fitted on pairs in {', '.join(sorted(self.classifiers))} only; give "
                     "training pairs in it, or leave the language out"
                 )
-            probabilities[of_name] = self._classifiers[name].neutral_probability(
+            probabilities[of_name] = self.classifiers[name].neutral_probability(
                 [texts[place] for place in of_name]
             )
         return probabilities

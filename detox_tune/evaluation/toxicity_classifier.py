@@ -56,12 +56,15 @@ class ToxicityClassifier:
         ngrams: Pipeline,
         weighing: Pipeline,
     ) -> None:
-        """Wrap fitted models; use `fit_pairs` or `fit_texts` to get them."""
+        """Wrap fitted models; use `fit_pairs` or `fit_texts` to get them.
+
+        `ngrams` and `weighing` stay readable, to be stored.
+        """
         self._language = language
         self._lexicon = lexicon
         self._labelled = labelled
-        self._ngrams = ngrams
-        self._weighing = weighing
+        self.ngrams = ngrams
+        self.weighing = weighing
         self._once = OncePerItem[str](self._neutral_probability)
 
     def neutral_probability(self, texts: Sequence[str]) -> NDArray[np.float64]:
@@ -70,10 +73,10 @@ class ToxicityClassifier:
 
     def _neutral_probability(self, texts: Sequence[str]) -> NDArray[np.float64]:
         known = _known_columns(texts, self._language, self._lexicon, self._labelled)
-        ngrams = self._ngrams.decision_function(list(map(comparable, texts)))
+        ngrams = self.ngrams.decision_function(list(map(comparable, texts)))
         columns = np.column_stack([ngrams, known])
         # The last bits would depend on what else is in the batch.
-        probabilities = np.round(self._weighing.predict_proba(columns)[:, 1], 9)
+        probabilities = np.round(self.weighing.predict_proba(columns)[:, 1], 9)
         return np.asarray(probabilities, dtype=np.float64)
 
 
@@ -158,7 +161,7 @@ def _fit(
             )
     folded = list(map(comparable, texts))
     # The features are fitted once, on all texts: labels play no part in them.
-    features = _ngram_features(len(texts))
+    features = ngram_features(len(texts))
     rows_nv = features.fit_transform(folded)
     regression = LogisticRegression(
         C=_INVERSE_PENALTY,
@@ -194,7 +197,7 @@ def _known_columns(
     return np.column_stack(columns).astype(np.float64)
 
 
-def _ngram_features(n_texts: int) -> FeatureUnion:
+def ngram_features(n_texts: int) -> FeatureUnion:
     """TF-IDF of character n-grams within words (1 to 5) and of word n-grams (1 and 2), unfitted.
 
     It takes folded texts. In Chinese and Japanese a word is a character. From 1,000 texts on,

@@ -26,6 +26,7 @@ from detox_tune.evaluation.scores import (
     mean_scores,
     score_outputs,
 )
+from detox_tune.evaluation.stored_scorers import SCORERS_FILE, write_scorers
 from detox_tune.files import write_json, write_table, write_text
 from detox_tune.long_work import progress_of
 from detox_tune.model.base import load_base
@@ -117,6 +118,7 @@ def export_winner(
         "intervals": {name: _intervals(frame, config.seed) for name, frame in scored.items()},
     }
     write_json(folder / "metrics.json", metrics)
+    write_scorers(folder / SCORERS_FILE, task.scorers, task.lexicon)
     _write_samples(folder / SAMPLES, systems, scored["tuned"], test)
     write_text(folder / "README.md", model_card(metrics, config, len(test)))
     return metrics
@@ -213,5 +215,6 @@ run; they are not the official models of a shared task.
 ## Limits
 
 Outputs can still be toxic, can lose meaning, and reflect the training data; twenty of them, good
-and bad, are in samples.tsv. Have a person check what matters.
+and bad, are in samples.tsv. Have a person check what matters. scorers.json holds the lexicon and
+pieces of training sentences, toxic ones among them.
 """

@@ -7,7 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import MT5Config, MT5ForConditionalGeneration
 
-from detox_tune.evaluation.decoding import greedy_decode
+from detox_tune.evaluation.decoding import beam_decode, greedy_decode
 
 PAD, END = 0, 1
 NEW_TOKENS = 8
@@ -166,3 +166,32 @@ def test_bfloat16(model: MT5ForConditionalGeneration) -> None:
     half = copy.deepcopy(model).bfloat16()
     outputs = greedy_decode(half, sources(6), max_new_tokens=4, batch_size=1)
     assert outputs == [slow_decode(half, source, 4) for source in sources(6)]
+
+
+def test_one_beam_is_greedy(model: MT5ForConditionalGeneration, expected: list[list[int]]) -> None:
+    beams = beam_decode(model, sources(), candidates=1, max_new_tokens=NEW_TOKENS, rows_at_once=5)
+    assert beams == [[output] for output in expected]
+
+
+def test_candidates_of_one_token_are_the_likeliest_tokens(
+    model: MT5ForConditionalGeneration,
+) -> None:
+    beams = beam_decode(model, sources(6), candidates=5, max_new_tokens=1, rows_at_once=15)
+    for source, candidates in zip(sources(6), beams, strict=True):
+        with torch.no_grad():
+            logits = (
+                copy.deepcopy(model)
+                .eval()(input_ids=torch.tensor([source]), decoder_input_ids=torch.tensor([[PAD]]))
+                .logits[0, -1]
+            )
+        tokens = logits.topk(5).indices.tolist()
+        assert candidates == [[] if token in (PAD, END) else [token] for token in tokens]
+
+
+def test_candidates_do_not_depend_on_their_batch(model: MT5ForConditionalGeneration) -> None:
+    settings = {"candidates": 3, "max_new_tokens": NEW_TOKENS}
+    alone = beam_decode(model, sources(), rows_at_once=1, **settings)
+    together = beam_decode(model, sources(), rows_at_once=300, **settings)
+    assert together == alone
+    assert all(len({tuple(ids) for ids in candidates}) > 1 for candidates in alone)
+    assert beam_decode(model, [], **settings) == []

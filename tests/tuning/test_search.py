@@ -126,7 +126,7 @@ def check_equal(plain: Path, disturbed: Path) -> None:
     for row in (*found[0], *found[1]):
         assert float(row.pop("seconds")) > 0
     assert found[0] == found[1]
-    for name in ("adapter_model.safetensors", "samples.tsv", "metrics.json"):
+    for name in ("adapter_model.safetensors", "samples.tsv", "metrics.json", "scorers.json"):
         assert (plain / "best" / name).read_bytes() == (disturbed / "best" / name).read_bytes()
     assert read(plain / "search.json")["data"] == read(disturbed / "search.json")["data"]
 
