@@ -77,10 +77,11 @@ def test_with_one_trial_at_a_time_no_death_leaves_a_trace(
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_between_two_trials_costs_neither(
-    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("between", ["die", "late"])
+def test_a_process_that_cannot_take_the_next_trial_costs_none(
+    undisturbed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, between: str
 ) -> None:
-    monkeypatch.setenv("TOYS_DIE_BETWEEN", "1")
+    monkeypatch.setenv("TOYS_BETWEEN", between)
     monkeypatch.setenv("TOYS_FAILURES", "1")
     run_toys(tmp_path, 1)
     assert known(tmp_path) == known(undisturbed)

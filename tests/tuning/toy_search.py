@@ -48,8 +48,11 @@ def scores(learning_rate: float, step: int) -> tuple[float, float]:
 
 def toy(settings: dict[str, Any], *, config: SearchConfig, task: None, storage: Storage) -> None:
     """Does as `run_trial` does."""
-    if "TOYS_DIE_BETWEEN" in os.environ:  # when this process is given the next trial
+    between = os.environ.get("TOYS_BETWEEN")  # what happens when this process gets the next trial
+    if between == "die":
         _TrainSession.reset = _die  # type: ignore[method-assign]
+    elif between == "late":  # as if this trial had not come to its end by then
+        _TrainSession.finish = _not_yet  # type: ignore[method-assign]
     last = find_checkpoint(storage, settings["trial"], lambda report: report["step"])
     start = 0
     if last:
@@ -72,6 +75,10 @@ def toy(settings: dict[str, Any], *, config: SearchConfig, task: None, storage: 
 
 def _die(*_: Any, **named: Any) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _not_yet(*_: Any, **named: Any) -> None:
+    """Leaves the thread of a trial waiting."""
 
 
 def die_at(moment: str, n: int) -> None:
