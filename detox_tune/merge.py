@@ -63,9 +63,7 @@ def _check_ctranslate2() -> None:
     try:
         import ctranslate2  # noqa: F401
     except ImportError:
-        raise UserError(
-            "--ctranslate2 needs that package: pip install 'detox-tune[ctranslate2]'"
-        ) from None
+        raise UserError("--ctranslate2 needs that package: pip install ctranslate2") from None
 
 
 def _convert(model: Path, folder: Path, tuned: TunedModel, sources: Sequence[str]) -> list[str]:

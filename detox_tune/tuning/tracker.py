@@ -21,7 +21,7 @@ def check_tracker(config: SearchConfig) -> None:
     """
     if config.track and importlib.util.find_spec(config.track) is None:
         raise UserError(
-            f"track={config.track}: that package is not installed: pip install 'detox-tune[track]'"
+            f"track={config.track}: that package is not installed: pip install mlflow-skinny"
         )
 
 
