@@ -154,7 +154,7 @@ def load_official(*, device: str) -> OfficialScorers:
     if importlib.util.find_spec("sentence_transformers") is None:
         raise UserError(
             "the official scorers need sentence-transformers, which is not installed: run "
-            f"`pip install 'detox-tune[pan]'` {_REMEDY}"
+            f"`pip install sentence-transformers` {_REMEDY}"
         )
     folders = {}
     for pin in PINS:
