@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -275,7 +276,10 @@ def test_the_adapter_rewrites_from_the_command_line(plain_run: Path) -> None:
         rewritten.text for rewritten in load_adapter(plain_run / "best").rewrite(texts)
     ]
     # So few steps teach no end: what a terminal shows besides is that answers were cut off.
-    assert all("cut off at 28 tokens" in line for line in piped.stderr.splitlines())
+    *cut, left = piped.stderr.splitlines()
+    assert all("cut off at 28 tokens" in line for line in cut)
+    # the run's own lexicon was there, and its only language known
+    assert re.fullmatch(r"\d of 2 outputs are still a copy, \d still hold a toxic word", left)
 
 
 def test_a_dry_run_shows_settings_and_trials_and_touches_nothing(tmp_path: Path) -> None:
