@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import csv
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     sources = _sample_sources(options.adapter)
     before = [answer.text for answer in tuned.answers(sources)]
     merge_adapter(tuned, options.folder)
-    merged = load_whole_model(str(options.folder), task_prefix=tuned.task_prefix)
+    merged = replace(
+        load_whole_model(str(options.folder), task_prefix=tuned.task_prefix), beams=tuned.beams
+    )
     after = [answer.text for answer in merged.answers(sources)]
     print(f"{options.folder}: a model of its own; {_same(before, after)}")
     if options.ctranslate2:
@@ -67,7 +70,7 @@ def _check_ctranslate2() -> None:
 
 
 def _convert(model: Path, folder: Path, tuned: TunedModel, sources: Sequence[str]) -> list[str]:
-    """Convert a model, and decode sources with what came out, greedily."""
+    """Convert a model, and decode sources with what came out."""
     import ctranslate2
 
     ctranslate2.converters.TransformersConverter(str(model)).convert(str(folder))
@@ -77,7 +80,9 @@ def _convert(model: Path, folder: Path, tuned: TunedModel, sources: Sequence[str
         tokenizer.convert_ids_to_tokens(tokenizer(tuned.task_prefix + source).input_ids)
         for source in sources
     ]
-    found = translator.translate_batch(asked, beam_size=1, max_decoding_length=tuned.max_tokens)
+    found = translator.translate_batch(
+        asked, beam_size=tuned.beams, max_decoding_length=tuned.max_tokens
+    )
     ids = [tokenizer.convert_tokens_to_ids(one.hypotheses[0]) for one in found]
     return [str(tokenizer.decode(of_one)) for of_one in ids]
 

@@ -1,6 +1,7 @@
 """An adapter and its base as one model: the same outputs, in transformers and in CTranslate2."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,7 @@ def best(request: pytest.FixtureRequest, tiny_base: Path, tmp_path: Path) -> Pat
         "quantization": request.param,
         "settings": {"task_prefix": "detoxify: "},
         "max_tokens": 12,
+        "beams": 3,
     }
     (folder / "metrics.json").write_text(json.dumps(metrics))
     rows = "".join(f"{source}\n" for source in SOURCES)
@@ -64,6 +66,14 @@ def test_the_merged_model_computes_what_base_and_adapter_do(best: Path, tmp_path
     assert (tmp_path / "merged" / "model.safetensors").stat().st_size < sum(
         2.2 * weight.numel() for weight in merged.model.parameters()
     )
+
+
+def test_an_adapter_decodes_with_the_beams_of_its_search(best: Path) -> None:
+    tuned = load_adapter(best)
+    with_beams = [answer.text for answer in tuned.answers(SOURCES)]
+    first = [beams[0].text for beams in tuned.candidates(SOURCES, 3)]
+    greedy = [answer.text for answer in replace(tuned, beams=1).answers(SOURCES)]
+    assert with_beams == first != greedy
 
 
 def test_the_command(best: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,6 +38,8 @@ class TunedModel:
     tokenizer: PreTrainedTokenizerBase
     task_prefix: str
     max_tokens: int
+    beams: int = 1
+    """1 decodes greedily."""
 
     def answers(
         self, sources: Sequence[str], progress: Callable[[int], None] | None = None
@@ -52,6 +54,7 @@ class TunedModel:
             sources,
             task_prefix=self.task_prefix,
             max_tokens=self.max_tokens,
+            beams=self.beams,
             progress=progress,
         )
 
@@ -81,6 +84,7 @@ class _Metrics(BaseModel):
     settings: _Settings
     quantization: Quantization
     max_tokens: PositiveInt
+    beams: PositiveInt = 1
 
 
 class _AdapterConfig(BaseModel):
@@ -143,7 +147,8 @@ def load_adapter(
             f"{folder} was made for another base than {base.name_or_path}: give its own with "
             f"--base-model ({reason})"
         ) from error
-    return TunedModel(model, tokenizer, metrics.settings.task_prefix, metrics.max_tokens)
+    prefix = metrics.settings.task_prefix
+    return TunedModel(model, tokenizer, prefix, metrics.max_tokens, metrics.beams)
 
 
 def load_whole_model(name: str, *, task_prefix: str = "", device: str = "cpu") -> TunedModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +51,7 @@ def beam_decode(
     candidates: int,
     max_new_tokens: int,
     rows_at_once: int = 128,
+    progress: Callable[[int], None] | None = None,
 ) -> list[list[list[int]]]:
     """Decode several candidates for every source by beam search, all of a batch in one call.
 
@@ -64,6 +65,7 @@ def beam_decode(
         candidates: how many for each source, and how many beams; at least 1.
         max_new_tokens: as in `greedy_decode`.
         rows_at_once: beams in a batch, of all its sources together.
+        progress: called with the number of sources that are done.
 
     Returns:
         For every source its candidates, the likeliest first, as ids without start, padding and end
@@ -75,6 +77,7 @@ def beam_decode(
         candidates,
         max_new_tokens=max_new_tokens,
         batch_size=max(1, rows_at_once // candidates),
+        progress=progress,
     )
 
 
@@ -85,6 +88,7 @@ def _generated(
     *,
     max_new_tokens: int,
     batch_size: int,
+    progress: Callable[[int], None] | None = None,
 ) -> list[list[list[int]]]:
     """The outputs of every source, one for each beam."""
     assert max_new_tokens >= 0, max_new_tokens
@@ -123,6 +127,8 @@ def _generated(
             contents = [_content(row[1:], pad_id, end_ids) for row in generated_bt.tolist()]
             for place, index in enumerate(batch):
                 outputs[index] = contents[place * beams : (place + 1) * beams]
+            if progress:
+                progress(start + len(batch))
     return outputs
 
 

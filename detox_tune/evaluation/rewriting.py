@@ -36,6 +36,7 @@ def rewrite(
     task_prefix: str,
     max_tokens: int,
     fast: bool = True,
+    beams: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> list[str]:
     """The texts of `answers`."""
@@ -46,6 +47,7 @@ def rewrite(
         task_prefix=task_prefix,
         max_tokens=max_tokens,
         fast=fast,
+        beams=beams,
         progress=progress,
     )
     return [answer.text for answer in made]
@@ -59,15 +61,22 @@ def answers(
     task_prefix: str,
     max_tokens: int,
     fast: bool = True,
+    beams: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> list[Answer]:
-    """Greedy answers to sources, each decoded as one.
+    """Answers to sources, each decoded as one: greedy ones, or with `beams` above 1 the likeliest.
 
-    With `fast` they are drafted from the sources, which changes nothing but the time, and
-    `progress` is called with the number of answers that are done.
+    With `fast` greedy answers are drafted from the sources, which changes nothing but the time.
+    `progress` is called with the number of answers that are done, but for greedy ones without
+    `fast`.
     """
     source_ids = encode_sources(sources, tokenizer, task_prefix)
-    if fast:
+    if beams > 1:
+        found = beam_decode(
+            model, source_ids, candidates=beams, max_new_tokens=max_tokens, progress=progress
+        )
+        outputs = [of_source[0] for of_source in found]
+    elif fast:
         drafts = encode_sources(sources, tokenizer, "")
         outputs = draft_decode(
             model, source_ids, drafts=drafts, max_new_tokens=max_tokens, progress=progress

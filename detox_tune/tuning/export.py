@@ -80,6 +80,7 @@ def export_winner(
                 [pair.source for pair in test],
                 task_prefix=winner.settings.task_prefix,
                 max_tokens=config.max_tokens,
+                beams=config.beams,
                 progress=progress,
             )
 
@@ -102,6 +103,7 @@ def export_winner(
         "base_model": public_name(config.base_model),
         "quantization": config.quantization,
         "max_tokens": config.max_tokens,
+        "beams": config.beams,
         "scorers": task.scorers.name,
         "validation": {
             "sample": {n: winner.report[n] for n in (*SCORES, "step") if n in winner.report},
@@ -181,6 +183,8 @@ def model_card(metrics: dict[str, Any], config: SearchConfig, n_test: int) -> st
         for name, value in metrics["settings"].items()
         if value is not None
     )
+    beams = metrics["beams"]
+    how = f"with {beams} beams" if beams > 1 else "greedily"
     base = metrics["base_model"]
     # The hub takes only its own names there.
     on_hub = base == config.base_model != "pocket"
@@ -195,7 +199,7 @@ library_name: peft
 A LoRA adapter that rewrites toxic sentences, found by detox_tune {__version__} (trial
 `{metrics["trial"]}` of the search `{config.name}`). Base model: {named}, loaded with
 quantization `{config.quantization}`. Put the task prefix {metrics["settings"]["task_prefix"]!r}
-before every sentence and decode greedily.
+before every sentence and decode {how}.
 
 ## Scores on the test split ({n_test} sentences, {metrics["scorers"]} scorers)
 

@@ -93,6 +93,7 @@ def score_finalists(
                     [pair.source for pair in validation],
                     task_prefix=prefix,
                     max_tokens=config.max_tokens,
+                    beams=config.beams,
                     progress=progress,
                 )
             adapted.unload()

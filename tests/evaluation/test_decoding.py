@@ -1,6 +1,7 @@
 import copy
 import logging
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -189,7 +190,7 @@ def test_candidates_of_one_token_are_the_likeliest_tokens(
 
 
 def test_candidates_do_not_depend_on_their_batch(model: MT5ForConditionalGeneration) -> None:
-    settings = {"candidates": 3, "max_new_tokens": NEW_TOKENS}
+    settings: dict[str, Any] = {"candidates": 3, "max_new_tokens": NEW_TOKENS}
     alone = beam_decode(model, sources(), rows_at_once=1, **settings)
     together = beam_decode(model, sources(), rows_at_once=300, **settings)
     assert together == alone

@@ -11,8 +11,10 @@ from safetensors.torch import load_file
 
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.evaluation.adapters import WEIGHTS
+from detox_tune.evaluation.decoding import beam_decode, greedy_decode
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.model.lora import adapted
+from detox_tune.training.examples import encode_sources
 from detox_tune.tuning.base import load_cut_base
 from detox_tune.tuning.results import Candidate
 from detox_tune.tuning.task import Task
@@ -91,3 +93,21 @@ def test_the_mean_of_the_adapters_that_a_trial_kept_is_scored_too(
     )
     model.unload()
     assert scores[2] == task.mean_scores(outputs, task.validation, trial.settings.task_prefix)
+
+
+def test_finalists_decode_with_the_beams_of_the_search(
+    config: SearchConfig, task: Task, tmp_path: Path
+) -> None:
+    one, _ = candidate(task, tmp_path / "trial_1", 1.0)
+    with_beams = config.model_copy(update={"beams": 3})
+    (found,) = score_finalists([one], with_beams, task, task.validation, Console(quiet=True))
+    base, tokenizer = load_cut_base(task.base, "none", "cpu", task.vocabulary)
+    model = PeftModel.from_pretrained(base, str(tmp_path / "trial_1"))
+    prefix = one.settings.task_prefix
+    ids = encode_sources([pair.source for pair in task.validation], tokenizer, prefix)
+    likeliest = [beams[0] for beams in beam_decode(model, ids, candidates=3, max_new_tokens=64)]
+    greedy = greedy_decode(model, ids, max_new_tokens=64)
+    model.unload()
+    assert likeliest != greedy
+    texts = [str(tokenizer.decode(one)) for one in likeliest]
+    assert found.scores == task.mean_scores(texts, task.validation, prefix)
