@@ -38,11 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Decode, score, write the page."""
     options = _parser().parse_args(arguments)
     check_can_write(options.out, "--out")
-    from detox_tune.config import SearchConfig, validated
+    from detox_tune.config import SearchConfig
     from detox_tune.evaluation.adapters import load_adapter
     from detox_tune.evaluation.intervals import mean_intervals
     from detox_tune.evaluation.scores import mean_scores, score_outputs
     from detox_tune.evaluation.stored_scorers import read_scorers
+    from detox_tune.settings import validated
     from detox_tune.tuning.corpus import load_corpus
     from detox_tune.tuning.run_folder import read_record
 

@@ -71,7 +71,7 @@ def test_the_page_holds_the_command_the_commit_and_the_numbers(
         in page
     )
     assert "| copy | 0.000 | 0.100 | 0.200 | 0.300 | 1.000 | 0.500 |" in page
-    assert "| trial_001 | 90 | 0.450 | 0.060 |" in page
+    assert "| trial_001 | 90 | 3 | 0.450 | 0.060 |" in page
     row = "| trial_001 | finished | 90 | 5 | second | - | toxic_context | 0.25 | 4 | 0 | 0.005 "
     assert row + "| `detoxify: ` | 0.500 | 0.040 |" in page
 

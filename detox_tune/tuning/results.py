@@ -50,6 +50,10 @@ class TrialRecord:
         return int(self.reports[-1]["step"]) if self.reports else 0
 
 
+BEST_KEPT = 3
+"""Checkpoints that a trial keeps: those of its best reports, and in any case its last."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """A trial that may win a search."""
@@ -59,7 +63,7 @@ class Candidate:
     report: dict[str, Any]
     """Its best."""
     checkpoints: tuple[Checkpoint, ...]
-    """Those that it kept, that of the best report first."""
+    """Those of its best reports, the best first; at most BEST_KEPT."""
 
 
 def feasible_j(scores: Mapping[str, float], max_copy_rate: float, copy_j: float) -> float:
@@ -108,13 +112,13 @@ def candidates(trials: Iterable[TrialRecord], storage: Storage) -> list[Candidat
     for trial in trials:
         if not any(report["feasible_j"] > -1 for report in trial.reports):  # others may not win
             continue
-        kept = list(
-            find_checkpoints(storage, trial.name, lambda report: float(report["feasible_j"]))
-        )
-        if kept and kept[0].report["feasible_j"] > -1:
+        kept = find_checkpoints(storage, trial.name, lambda report: float(report["feasible_j"]))
+        best = {one.report["step"]: one for one in kept}  # a step may have been trained twice
+        first = next(iter(best.values()), None)
+        if first and first.report["feasible_j"] > -1:
             settings = TrialConfig.model_validate(trial.settings)
-            checkpoints = tuple({one.report["step"]: one.checkpoint for one in kept}.values())
-            found.append(Candidate(trial.name, settings, kept[0].report, checkpoints))
+            checkpoints = tuple(one.checkpoint for one in best.values())[:BEST_KEPT]
+            found.append(Candidate(trial.name, settings, first.report, checkpoints))
     return sorted(found, key=lambda one: -one.report["feasible_j"])
 
 

@@ -17,6 +17,7 @@ from detox_tune.tuning.checkpoints import drop_training_state
 from detox_tune.tuning.controller import mend_tune
 from detox_tune.tuning.progress import SearchProgress
 from detox_tune.tuning.report.live import LiveReport
+from detox_tune.tuning.results import BEST_KEPT
 from detox_tune.tuning.scheduler import CollapseScheduler
 from detox_tune.tuning.searcher import DetoxSearch
 from detox_tune.tuning.space import SearchSpace
@@ -25,8 +26,6 @@ from detox_tune.tuning.study import STUDY_FILE, SearchStudy
 from detox_tune.tuning.task import Task
 from detox_tune.tuning.tracker import tracker_callback
 from detox_tune.tuning.trial import run_trial
-
-_CHECKPOINTS_KEPT = 3  # checkpoints a trial keeps: its three best; its last is kept in any case
 
 
 def run_trials(
@@ -100,7 +99,7 @@ def run_trials(
                 *tracker_callback(config, folder),
             ],
             checkpoint_config=tune.CheckpointConfig(
-                num_to_keep=_CHECKPOINTS_KEPT,
+                num_to_keep=BEST_KEPT,
                 checkpoint_score_attribute="feasible_j",
                 checkpoint_score_order="max",
             ),
