@@ -238,7 +238,7 @@ def test_a_missing_package_is_named_with_its_remedy(
     monkeypatch: pytest.MonkeyPatch, hub: list[str]
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"pip install 'detox-tune\[pan\]'.*embedded scorers"):
+    with pytest.raises(UserError, match=r"pip install sentence-transformers.*embedded scorers"):
         load_official(device="cpu")
     assert hub == []
 
