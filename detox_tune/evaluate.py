@@ -117,7 +117,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _check_systems(options: argparse.Namespace) -> None:
-    number = len(options.submission) + len(options.adapter) + len(options.model)
+    systems = [*map(str, options.submission), *map(str, options.adapter), *options.model]
+    number = len(systems)
+    twice = next((one for one in systems if systems.count(one) > 1), None)
+    if twice is not None:
+        raise UserError(f"{twice} is given twice: leave one of them out")
     if not number:
         raise UserError("there is nothing to score: give --submission, --adapter or --model")
     if options.write_outputs and number > 1:

@@ -16,8 +16,6 @@ from detox_tune.errors import UserError
 if TYPE_CHECKING:
     from detox_tune.evaluation.adapters import TunedModel
 
-_SAMPLES = "samples.tsv"
-
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
@@ -51,9 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _sample_sources(adapter: Path) -> list[str]:
     """Sources of the samples that a search exported with the adapter; of another one, none."""
-    if not (adapter / _SAMPLES).is_file():
+    from detox_tune.evaluation.adapters import SAMPLES
+
+    if not (adapter / SAMPLES).is_file():
         return []
-    with (adapter / _SAMPLES).open(encoding="utf-8", newline="") as file:
+    with (adapter / SAMPLES).open(encoding="utf-8", newline="") as file:
         return [row["source"] for row in csv.DictReader(file, delimiter="\t")]
 
 

@@ -260,6 +260,7 @@ def test_rows_that_give_no_pair_are_reported(
     [
         ([], "there is nothing to score: give --submission, --adapter or --model"),
         (["--submission", "x", "y", "--write-outputs", "o.tsv"], "holds one system, but 2 are"),
+        (["--submission", "x", "--model", "x"], "x is given twice: leave one of them out"),
         (["--submission", "gone.tsv"], "gone.tsv: no such file"),
         (["--submission", "human.tsv", "--write-outputs", "x.txt"], "x.txt: outputs are written"),
         (["--submission", "human.tsv", "--language", "fr"], "language 'fr'"),

@@ -26,6 +26,8 @@ from detox_tune.evaluation.rewriting import (
 from detox_tune.model.base import Quantization, check_device, load_base
 
 WEIGHTS, CONFIG, METRICS = "adapter_model.safetensors", "adapter_config.json", "metrics.json"
+SAMPLES = "samples.tsv"
+"""What an exported adapter made of some test sentences."""
 _MISFIT = re.compile("size mismatch|[Tt]arget modules")
 M = TypeVar("M", bound=BaseModel)
 

@@ -16,7 +16,7 @@ from rich.console import Console
 from detox_tune import __version__
 from detox_tune.config import SearchConfig
 from detox_tune.data.pairs import Pair
-from detox_tune.evaluation.adapters import CONFIG
+from detox_tune.evaluation.adapters import CONFIG, SAMPLES
 from detox_tune.evaluation.intervals import mean_intervals
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.evaluation.scores import (
@@ -34,7 +34,7 @@ from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
 from detox_tune.tuning.task import Task
 from detox_tune.tuning.winner import Finalist, write_adapter
 
-SAMPLES, N_SAMPLES = "samples.tsv", 20
+N_SAMPLES = 20
 Scores = dict[str, float]
 
 

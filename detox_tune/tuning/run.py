@@ -14,6 +14,7 @@ from rich.table import Table
 
 from detox_tune.command_line import next_command, printable
 from detox_tune.config import SearchConfig
+from detox_tune.evaluation.adapters import SAMPLES
 from detox_tune.files import write_json
 from detox_tune.long_work import clock
 from detox_tune.tuning.base import find_base, read_files
@@ -21,7 +22,7 @@ from detox_tune.tuning.checks.quick import quick_checks
 from detox_tune.tuning.checks.result import raise_first_failure
 from detox_tune.tuning.cluster import Loudness, check_ray, check_shared, concurrency, connected
 from detox_tune.tuning.corpus import Corpus, load_corpus
-from detox_tune.tuning.export import SAMPLES, export_winner
+from detox_tune.tuning.export import export_winner
 from detox_tune.tuning.outputs import OUTPUTS
 from detox_tune.tuning.progress import settings
 from detox_tune.tuning.report.live import update_report
