@@ -15,6 +15,7 @@ from typing import NoReturn
 
 from detox_tune.command_line import printable
 from detox_tune.errors import UserError
+from detox_tune.files import disk_is_full
 
 VERBOSE = "--verbose"
 """The flag that leaves libraries their own notices, which are kept back before flags are parsed."""
@@ -60,6 +61,12 @@ def run_command(main: Callable[[], int]) -> NoReturn:
         if not _reader_is_gone():
             raise
         code = 141
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        reason = _one_line(str(error)).rpartition(": ")[2]
+        print(f"error: a disk is full ({reason}): free some space, then try again", file=sys.stderr)
+        code = 2
     sys.exit(code)
 
 

@@ -7,11 +7,26 @@ import io
 import json
 import os
 import tempfile
+import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from detox_tune.errors import UserError
+
+# Of the system, of a quota, of SQLite, of torch: not all of them have an error number.
+_DISK_FULL = (
+    "No space left on device",
+    "Disk quota exceeded",
+    "database or disk is full",
+    ". unexpected pos ",
+)
+
+
+def disk_is_full(error: BaseException) -> bool:
+    """Whether an error, or one that led to it, says that a disk has no room left."""
+    text = "".join(traceback.format_exception(error))
+    return any(message in text for message in _DISK_FULL)
 
 
 def check_can_write(path: Path, flag: str) -> None:

@@ -7,6 +7,8 @@ from ray.tune import TuneError, tune
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
+from detox_tune.files import disk_is_full
+
 
 class Controller(TuneController):
     """A trial whose process cannot begin it is started in another one.
@@ -18,7 +20,14 @@ class Controller(TuneController):
 
     Where the trial before has not ended within two seconds, Tune forgets the next one, and waits
     for it for ever.
+
+    A full disk ends the search instead of one trial after the other, so that all can go on later.
     """
+
+    def _process_trial_failure(self, trial: Trial, exception: Exception) -> None:
+        if disk_is_full(exception):
+            raise exception
+        super()._process_trial_failure(trial, exception)
 
     def _trial_task_failure(self, trial: Trial, exception: Exception) -> None:
         if isinstance(exception, RayActorError) and trial.status != Trial.RUNNING:

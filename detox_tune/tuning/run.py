@@ -15,7 +15,7 @@ from rich.table import Table
 from detox_tune.command_line import next_command, printable
 from detox_tune.config import SearchConfig
 from detox_tune.evaluation.adapters import SAMPLES
-from detox_tune.files import write_json
+from detox_tune.files import disk_is_full, write_json
 from detox_tune.long_work import clock
 from detox_tune.tuning.base import find_base, read_files
 from detox_tune.tuning.checks.quick import quick_checks
@@ -99,8 +99,9 @@ class _Search:
                     keep_results(self.config, self.folder, (RECORD, "base"))
                     trials = self._run_trials(task, concurrency(self.config, slots))
                 return self._conclude(trials, corpus, task)
-        except KeyboardInterrupt:
-            if (self.folder / RECORD).is_file():
+        except (KeyboardInterrupt, Exception) as error:
+            goes_on = isinstance(error, KeyboardInterrupt) or disk_is_full(error)
+            if goes_on and (self.folder / RECORD).is_file():
                 self.log.print(f"go on with: {self._resume_command()}")
             raise
 

@@ -22,6 +22,7 @@ from transformers import (
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.evaluation.scores import mean_scores
+from detox_tune.files import disk_is_full
 from detox_tune.model.lora import adapted
 from detox_tune.model.vocabulary import CutTokenizer
 from detox_tune.training.detox_trainer import DetoxTrainer
@@ -183,13 +184,15 @@ def report_patiently(report: dict[str, Any], folder: Path) -> None:
     """Report to Tune, which copies the checkpoint to the storage; try again while that fails.
 
     Raises:
-        OSError: of the last try, some minutes after the first.
+        OSError: of the last try, some minutes after the first, or at once where the disk is full.
     """
     checkpoint = tune.Checkpoint.from_directory(folder)
     for seconds in _WAITS:
         try:
             tune.report(report, checkpoint=checkpoint)
-        except OSError:
+        except OSError as error:
+            if disk_is_full(error):  # only its user can help; the driver ends the search
+                raise
             time.sleep(seconds)
         else:
             return
