@@ -6,6 +6,7 @@ import re
 import shlex
 import subprocess
 import tomllib
+from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ import yaml
 from packaging.requirements import Requirement
 from ray.autoscaler._private.util import prepare_config, validate_config
 from ray.scripts import scripts
+
+from detox_tune import search
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -116,9 +119,9 @@ def test_all_nodes_install_one_ray_that_the_package_allows(resolved: dict[str, A
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (allowed,) = [Requirement(text) for text in project["dependencies"] if text.startswith("ray[")]
     assert len(pins) == 1
-    version = re.fullmatch(r"==([\d.]+)", str(pins[0].specifier))
-    assert version is not None, "an open range gives nodes that start on different days two Rays"
-    assert version[1] in allowed.specifier
+    pin = re.fullmatch(r"==([\d.]+)", str(pins[0].specifier))
+    assert pin is not None, "an open range gives nodes that start on different days two Rays"
+    assert pin[1] in allowed.specifier
     assert pins[0].extras >= {"default", "tune"}
 
 
@@ -136,3 +139,20 @@ def test_commands_are_valid_bash(resolved: dict[str, Any]) -> None:
             ["bash", "-n", "-c", command], capture_output=True, text=True, check=False
         )
         assert parsed.returncode == 0, parsed.stderr
+
+
+def test_a_job_on_kubernetes_keeps_to_the_same_rules() -> None:
+    text = (ROOT / "docs" / "rayjob.yaml").read_text(encoding="utf-8")
+    job = yaml.safe_load(text)["spec"]
+    cluster = job["rayClusterSpec"]
+    assert cluster["authOptions"] == {"mode": "token"}
+    assert "auth_token" not in text
+    assert cluster["headGroupSpec"]["rayStartParams"] == {"num-cpus": "0"}
+    (workers,) = cluster["workerGroupSpecs"]
+    assert workers["replicas"] == workers["minReplicas"] == 0
+    (container,) = workers["template"]["spec"]["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert cluster["rayVersion"] == version("ray")
+    command, name, *flags = shlex.split(job["entrypoint"])
+    assert (command, name) == ("detox-tune", "search")
+    assert search.parser().parse_intermixed_args(flags).storage.startswith("s3://")

@@ -15,9 +15,11 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
+import optuna
 from ray.cluster_utils import Cluster
 
 from detox_tune.tuning.results import TrialRecord
@@ -39,11 +41,13 @@ class Search:
         self.folder, self.trials, self.at_once = folder, trials, at_once
         self.cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
         self.nodes = [self.cluster.add_node(num_cpus=1) for _ in range(2)]
-        self.before: list[dict[str, TrialRecord]] = []  # what was known at each start
+        self.before: dict[Path, dict[str, TrialRecord]] = {}  # by session: what was known then
         self.driver = self.start()
 
     def start(self) -> "subprocess.Popen[bytes]":
-        self.before.append({trial.name: trial for trial in known(self.folder)})
+        # The driver before may have died before it made its session, whose number this one takes.
+        self.session = self.folder / f"ray/session_{1 + len([*self.folder.glob('ray/session_*')])}"
+        self.before[self.session] = {trial.name: trial for trial in known(self.folder)}
         with (self.folder / LOG).open("ab") as log:  # a pipe that nobody reads would fill up
             return subprocess.Popen(
                 [sys.executable, TOYS, self.folder, str(self.trials), str(self.at_once)],
@@ -54,7 +58,7 @@ class Search:
 
     def kill_worker(self, rng: random.Random) -> bool:
         """The process of a trial that reported last; whether there is one."""
-        found = self.folder.glob(f"ray/session_{len(self.before)}/*/result.json")
+        found = self.session.glob("*/result.json")
         files = sorted(found, key=lambda file: file.stat().st_mtime)
         lines = files[-1].read_text(encoding="utf-8").splitlines() if files else []
         if not lines:
@@ -87,6 +91,7 @@ def disturb(folder: Path, seed: int, at_once: int, trials: int, times: int) -> l
     """Run a search to its end; returns what was done to it."""
     rng = random.Random(seed)
     done: list[str] = []
+    kill: Callable[[random.Random], bool] | None = None
     search = Search(folder, trials, at_once)
     try:
         while True:
@@ -96,17 +101,25 @@ def disturb(folder: Path, seed: int, at_once: int, trials: int, times: int) -> l
                 break
             except subprocess.TimeoutExpired:
                 assert len(done) < times, "the search hangs"
-            kill = rng.choice((search.kill_worker, search.kill_node, search.kill_driver))
+            # Where no worker has reported yet, the next try is to kill one again.
+            kill = kill or rng.choice((search.kill_worker, search.kill_node, search.kill_driver))
             if kill(rng):
                 done.append(kill.__name__.removeprefix("kill_"))
+                kill = None
         check(folder, search.before, trials)
     finally:
         search.close()
     return done
 
 
-def check(folder: Path, before: list[dict[str, TrialRecord]], trials: int) -> None:
-    """Nothing is lost, nothing done twice, and all scores are what they must be."""
+def check(folder: Path, before: dict[Path, dict[str, TrialRecord]], trials: int) -> None:
+    """Nothing is lost, nothing done twice, and all scores are what they must be.
+
+    Args:
+        folder: of the run.
+        before: by the folder of a session, what was known when it began.
+        trials: how many there must be.
+    """
     after = known(folder)
     assert [trial.name for trial in after] == [f"trial_{n:03d}" for n in range(1, trials + 1)]
     for trial in after:
@@ -117,8 +130,8 @@ def check(folder: Path, before: list[dict[str, TrialRecord]], trials: int) -> No
         for report in trial.reports:
             expected = scores(trial.settings["learning_rate"], report["step"])
             assert (report["j"], report["copy_rate"]) == expected
-    for number, earlier in enumerate(before, 1):
-        for file in folder.glob(f"ray/session_{number}/*/result.json"):
+    for session, earlier in before.items():
+        for file in session.glob("*/result.json"):
             lines = file.read_text(encoding="utf-8").splitlines()
             past = earlier.get(file.parent.name)
             if past and lines:
@@ -149,4 +162,5 @@ def main(rounds: int, first_seed: int) -> None:
 
 if __name__ == "__main__":
     os.environ |= TOYS_DO
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
     main(int(sys.argv[1]), int(sys.argv[2]) if sys.argv[2:] else 1)
