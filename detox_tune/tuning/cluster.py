@@ -130,6 +130,8 @@ def check_ray(config: SearchConfig) -> None:
             f"{_named(config.address)}: nothing answers {where} ({error}): {_START}, or "
             f"{_otherwise(config.address)}"
         ) from error
+    _join(config.address, {"logging_level": logging.ERROR, "log_to_driver": False})
+    ray.shutdown()
 
 
 def _recorded_address() -> str:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from ray.exceptions import RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune import TuneError, tune
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
 
 from detox_tune.files import disk_is_full
+
+_NO_MEMORY = (
+    "its machine had no memory left, so Ray ended its process: a higher cpus_per_trial runs fewer "
+    "trials at once, a lower batch_size makes each smaller"
+)
 
 
 class Controller(TuneController):
@@ -22,11 +27,14 @@ class Controller(TuneController):
     for it for ever.
 
     A full disk ends the search instead of one trial after the other, so that all can go on later.
+    Of a process that Ray ended for want of memory, a trial's row says just that; Ray says a page.
     """
 
     def _process_trial_failure(self, trial: Trial, exception: Exception) -> None:
         if disk_is_full(exception):
             raise exception
+        if isinstance(exception, OutOfMemoryError):
+            exception = TuneError(_NO_MEMORY)
         super()._process_trial_failure(trial, exception)
 
     def _trial_task_failure(self, trial: Trial, exception: Exception) -> None:

@@ -18,10 +18,12 @@ TOYS = Path(__file__).with_name("toy_search.py")
 TRIALS = 6
 
 
-def run_toys(folder: Path, at_once: int, *death: str, storage: str = "") -> None:
+def run_toys(
+    folder: Path, at_once: int, *death: str, storage: str = "", trials: int = TRIALS
+) -> None:
     folder.mkdir(exist_ok=True)
     driver = subprocess.run(
-        [sys.executable, TOYS, folder, str(TRIALS), str(at_once), *death],
+        [sys.executable, TOYS, folder, str(trials), str(at_once), *death],
         capture_output=True,
         text=True,
         timeout=600,
@@ -85,6 +87,19 @@ def test_a_process_that_cannot_take_the_next_trial_costs_none(
     monkeypatch.setenv("TOYS_FAILURES", "1")
     run_toys(tmp_path, 1)
     assert known(tmp_path) == known(undisturbed)
+
+
+@pytest.mark.slow
+def test_a_machine_without_memory_is_one_line_in_the_rows_of_its_trials(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_memory_usage_threshold", "0.001")  # of which Ray says all is used
+    monkeypatch.setenv("RAY_memory_monitor_refresh_ms", "100")
+    monkeypatch.setenv("TOYS_PAUSE", "1")
+    run_toys(tmp_path, 1, trials=2)
+    reason = "its machine had no memory left, so Ray ended its process: a higher cpus_per_trial"
+    assert [row["ended"] for row in rows(tmp_path)] == ["failed"] * 2
+    assert all(row["reason"].startswith(reason) for row in rows(tmp_path))
 
 
 @pytest.mark.slow
