@@ -157,7 +157,9 @@ class SearchConfig(Settings):
     test_share: Share = 0.10
     """Share of the source sentences kept for the winner."""
     beams: Annotated[int, Field(ge=1, le=64)] = 1
-    """Of the decoding of the best trials, the winner's test and `rewrite`; reports are greedy."""
+    """Of the decoding of the best trials, the winner's test and `rewrite`; reports are greedy.
+
+    With more than one, the likeliest answer that is no copy of its source is taken."""
     max_tokens: Annotated[int, Field(ge=8, le=1024)] = 96
     """Longest source or reference in tokens (longer pairs are dropped), and longest output."""
     min_purity: Annotated[float, Field(gt=0.5, le=1.0)] = 0.95

@@ -16,9 +16,11 @@ from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
 from detox_tune.data.pairs import Pair
 from detox_tune.errors import UserError
 from detox_tune.evaluate import main
+from detox_tune.evaluation.comparison import BASELINES
 from detox_tune.evaluation.references import load_references
 from detox_tune.evaluation.scores import SCORES, sentence_chrf
 from detox_tune.evaluation.submission import load_outputs
+from detox_tune.evaluation.system_outputs import system_names
 
 PAIRS = [*embedded_pairs()[:30], *embedded_pairs()[-30:]]
 
@@ -310,6 +312,12 @@ def test_an_adapter(files: Path, tiny_base: Path) -> None:
     assert len((files / "o.tsv").read_text(encoding="utf-8").splitlines()) == 61
 
 
+def test_no_two_systems_and_no_baseline_share_a_name() -> None:
+    paths = ["a/out.tsv", "b/out.tsv", "other.tsv", "old/delete", "reference", "runs/x/best"]
+    names = [*system_names(paths)]
+    assert names == ["a/out.tsv", "b/out.tsv", "other.tsv", "old/delete", "./reference", "x"]
+
+
 def test_several_systems_and_how_sure_their_order_is(
     files: Path, tiny_base: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -325,6 +333,7 @@ def test_several_systems_and_how_sure_their_order_is(
     assert list(result["systems"]) == [human, again, "copies.txt", tiny_base.name]
     for name, alone in ((human, ("--submission", human)), (tiny_base.name, tuple(model))):
         assert result["systems"][name]["overall"] == run(files, *alone)["overall"]
+    assert tuple(result["baselines"]) == BASELINES
     same, worse, _ = result["differences"]
     assert (same["system"], same["than"]) == (again, human)
     assert same["value"] == same["low"] == same["high"] == 0

@@ -27,6 +27,8 @@ from detox_tune.evaluation.scores import (
     score_outputs,
 )
 
+BASELINES = ("duplicate", "delete", "reference")
+"""Names that no system may have."""
 SHOWN = ("j", "sta", "sim", "fl", "j_2025", "copy_rate", "exact_copy_rate")
 
 

@@ -10,7 +10,7 @@ import sentencex
 from peft import PeftModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from detox_tune.evaluation.collapse import without_specials
+from detox_tune.evaluation.collapse import is_whole_copy, without_specials
 from detox_tune.evaluation.decoding import beam_decode, greedy_decode
 from detox_tune.evaluation.drafting import draft_decode
 from detox_tune.model.vocabulary import CutTokenizer
@@ -64,19 +64,29 @@ def answers(
     beams: int = 1,
     progress: Callable[[int], None] | None = None,
 ) -> list[Answer]:
-    """Answers to sources, each decoded as one: greedy ones, or with `beams` above 1 the likeliest.
+    """Answers to sources, each decoded as one.
 
-    With `fast` greedy answers are drafted from the sources, which changes nothing but the time.
+    They are greedy ones, or with `beams` above 1 the likeliest of so many that says something and
+    is no copy (`is_whole_copy`); where there is none, the likeliest. With `fast` greedy answers are drafted from the sources, which changes nothing but the time.
     `progress` is called with the number of answers that are done, but for greedy ones without
     `fast`.
     """
-    source_ids = encode_sources(sources, tokenizer, task_prefix)
     if beams > 1:
-        found = beam_decode(
-            model, source_ids, candidates=beams, max_new_tokens=max_tokens, progress=progress
+        found = candidate_answers(
+            model,
+            tokenizer,
+            sources,
+            count=beams,
+            task_prefix=task_prefix,
+            max_tokens=max_tokens,
+            progress=progress,
         )
-        outputs = [of_source[0] for of_source in found]
-    elif fast:
+        return [
+            _likeliest_new(made, source, task_prefix)
+            for source, made in zip(sources, found, strict=True)
+        ]
+    source_ids = encode_sources(sources, tokenizer, task_prefix)
+    if fast:
         drafts = encode_sources(sources, tokenizer, "")
         outputs = draft_decode(
             model, source_ids, drafts=drafts, max_new_tokens=max_tokens, progress=progress
@@ -94,11 +104,23 @@ def candidate_answers(
     count: int,
     task_prefix: str,
     max_tokens: int,
+    progress: Callable[[int], None] | None = None,
 ) -> list[list[Answer]]:
     """Several answers to each source, the likeliest first (`beam_decode`)."""
     source_ids = encode_sources(sources, tokenizer, task_prefix)
-    beams = beam_decode(model, source_ids, candidates=count, max_new_tokens=max_tokens)
+    beams = beam_decode(
+        model, source_ids, candidates=count, max_new_tokens=max_tokens, progress=progress
+    )
     return [[_answer(ids, tokenizer, max_tokens) for ids in of_source] for of_source in beams]
+
+
+def _likeliest_new(made: Sequence[Answer], source: str, task_prefix: str) -> Answer:
+    """The first answer that says something and is no copy of the source, else the first of all."""
+    for answer in made:
+        text = without_specials(answer.text)
+        if text and not is_whole_copy(text, source, "", task_prefix=task_prefix):
+            return answer
+    return made[0]
 
 
 def _answer(

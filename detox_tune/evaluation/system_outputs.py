@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rich.console import Console
 
 from detox_tune.config import Quoting, TrialConfig
+from detox_tune.evaluation.comparison import BASELINES
 from detox_tune.evaluation.references import Key, References
 from detox_tune.evaluation.submission import load_outputs
 from detox_tune.long_work import progress_of
@@ -83,13 +84,15 @@ def outputs_of_systems(
 def system_names(paths: Sequence[str]) -> Iterator[str]:
     """What systems are called: the last part of a path that is no other's, else the whole of it.
 
-    The folder best/ of a run has the name of the run.
+    The folder best/ of a run has the name of the run. No system has the name of a baseline.
     """
     if len(paths) == 1:
         return iter(["system"])
     short = [_short_name(Path(path)) for path in paths]
+    taken = [*short, *BASELINES]
     return (
-        path if short.count(name) > 1 else name for path, name in zip(paths, short, strict=True)
+        name if taken.count(name) == 1 else path if path not in BASELINES else f"./{path}"
+        for path, name in zip(paths, short, strict=True)
     )
 
 

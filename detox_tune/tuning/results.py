@@ -101,21 +101,26 @@ def trial_row(trial: TrialRecord) -> dict[str, Any]:
     }
 
 
-def candidates(trials: Iterable[TrialRecord], storage: Storage) -> list[Candidate]:
+def candidates(
+    trials: Iterable[TrialRecord], storage: Storage, *, copying_too: bool = False
+) -> list[Candidate]:
     """The trials with a report that may win and whose checkpoint is whole, the best first.
 
     Args:
         trials: of the search.
         storage: where their checkpoints are.
+        copying_too: after these, trials whose reports all copy too much. Reports are of greedy
+            answers; with beams a trial copies less.
     """
+    least = -2 if copying_too else -1  # of `feasible_j`
     found = []
     for trial in trials:
-        if not any(report["feasible_j"] > -1 for report in trial.reports):  # others may not win
+        if not any(report["feasible_j"] > least for report in trial.reports):
             continue
         kept = find_checkpoints(storage, trial.name, lambda report: float(report["feasible_j"]))
         best = {one.report["step"]: one for one in kept}  # a step may have been trained twice
         first = next(iter(best.values()), None)
-        if first and first.report["feasible_j"] > -1:
+        if first and first.report["feasible_j"] > least:
             settings = TrialConfig.model_validate(trial.settings)
             checkpoints = tuple(one.checkpoint for one in best.values())[:BEST_KEPT]
             found.append(Candidate(trial.name, settings, first.report, checkpoints))

@@ -168,7 +168,8 @@ class _Search:
                 f"{self._resume_command()}"
             )
         validation = corpus.splits.validation
-        best = candidates(trials, checkpoint_storage(config, folder))
+        storage = checkpoint_storage(config, folder)
+        best = candidates(trials, storage, copying_too=config.beams > 1)
         if best:
             log.print(f"scoring the best trials on all {len(validation)} validation pairs")
         finalists = score_finalists(best, config, task, validation, self.progress)

@@ -31,7 +31,8 @@ from detox_tune.tuning.task import Task
 
 FINALISTS = 3
 """Trials that are scored again at least. Their scores on the sample are the best of many, so too
-good: where none of these may win on the whole split, the next ones are scored, too."""
+good: where none of these may win on the whole split, the next ones that might by their reports are
+scored, too."""
 
 
 class Finalist(NamedTuple):
@@ -79,7 +80,8 @@ def score_finalists(
     base, tokenizer = load_cut_base(task.base, config.quantization, device, task.vocabulary)
     finalists: list[Finalist] = []
     for number, candidate in enumerate(candidates):
-        if number >= FINALISTS and any(one.feasible_j > -1 for one in finalists):
+        found = any(one.feasible_j > -1 for one in finalists)
+        if number >= FINALISTS and (found or candidate.report["feasible_j"] <= -1):
             break
         prefix = candidate.settings.task_prefix
         for averaged in sorted({1, len(candidate.checkpoints)}):
