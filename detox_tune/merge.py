@@ -73,6 +73,8 @@ def _convert(model: Path, folder: Path, tuned: TunedModel, sources: Sequence[str
     """Convert a model, and decode sources with what came out."""
     import ctranslate2
 
+    from detox_tune.evaluation.rewriting import Answer, likeliest_new
+
     ctranslate2.converters.TransformersConverter(str(model)).convert(str(folder))
     translator: Any = ctranslate2.Translator(str(folder))
     tokenizer: Any = tuned.tokenizer
@@ -81,10 +83,20 @@ def _convert(model: Path, folder: Path, tuned: TunedModel, sources: Sequence[str
         for source in sources
     ]
     found = translator.translate_batch(
-        asked, beam_size=tuned.beams, max_decoding_length=tuned.max_tokens
+        asked,
+        beam_size=tuned.beams,
+        num_hypotheses=tuned.beams,
+        max_decoding_length=tuned.max_tokens,
     )
-    ids = [tokenizer.convert_tokens_to_ids(one.hypotheses[0]) for one in found]
-    return [str(tokenizer.decode(of_one)) for of_one in ids]
+
+    def text(tokens: Sequence[str]) -> str:
+        return str(tokenizer.decode(tokenizer.convert_tokens_to_ids(tokens)))
+
+    made = [[Answer(text(tokens), False) for tokens in one.hypotheses] for one in found]
+    return [
+        likeliest_new(of_source, source, tuned.task_prefix).text
+        for of_source, source in zip(made, sources, strict=True)
+    ]
 
 
 def parser() -> argparse.ArgumentParser:

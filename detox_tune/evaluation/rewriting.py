@@ -67,9 +67,9 @@ def answers(
     """Answers to sources, each decoded as one.
 
     They are greedy ones, or with `beams` above 1 the likeliest of so many that says something and
-    is no copy (`is_whole_copy`); where there is none, the likeliest. With `fast` greedy answers are drafted from the sources, which changes nothing but the time.
-    `progress` is called with the number of answers that are done, but for greedy ones without
-    `fast`.
+    is no copy (`is_whole_copy`); where there is none, the likeliest. With `fast` greedy answers are
+    drafted from the sources, which changes nothing but the time. `progress` is called with the
+    number of answers that are done, but for greedy ones without `fast`.
     """
     if beams > 1:
         found = candidate_answers(
@@ -82,7 +82,7 @@ def answers(
             progress=progress,
         )
         return [
-            _likeliest_new(made, source, task_prefix)
+            likeliest_new(made, source, task_prefix)
             for source, made in zip(sources, found, strict=True)
         ]
     source_ids = encode_sources(sources, tokenizer, task_prefix)
@@ -94,6 +94,15 @@ def answers(
     else:
         outputs = greedy_decode(model, source_ids, max_new_tokens=max_tokens)
     return [_answer(ids, tokenizer, max_tokens) for ids in outputs]
+
+
+def likeliest_new(made: Sequence[Answer], source: str, task_prefix: str) -> Answer:
+    """The first answer that says something and is no copy of the source, else the first of all."""
+    for answer in made:
+        text = without_specials(answer.text)
+        if text and not is_whole_copy(text, source, "", task_prefix=task_prefix):
+            return answer
+    return made[0]
 
 
 def candidate_answers(
@@ -112,15 +121,6 @@ def candidate_answers(
         model, source_ids, candidates=count, max_new_tokens=max_tokens, progress=progress
     )
     return [[_answer(ids, tokenizer, max_tokens) for ids in of_source] for of_source in beams]
-
-
-def _likeliest_new(made: Sequence[Answer], source: str, task_prefix: str) -> Answer:
-    """The first answer that says something and is no copy of the source, else the first of all."""
-    for answer in made:
-        text = without_specials(answer.text)
-        if text and not is_whole_copy(text, source, "", task_prefix=task_prefix):
-            return answer
-    return made[0]
 
 
 def _answer(

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from detox_tune.evaluation.rewriting import Answer, Rewritten, rewrite_texts
+from detox_tune.evaluation.rewriting import Answer, Rewritten, likeliest_new, rewrite_texts
 
 
 def asked_for(texts: Sequence[str], answer: Answer | None = None) -> tuple[list[str], list[str]]:
@@ -57,3 +57,20 @@ def test_special_tokens_are_not_shown_and_losses_are_counted() -> None:
     answers = [Answer("<extra_id_0> be quiet</s> <pad>", False), Answer("<extra_id_1>", True)]
     made = rewrite_texts(["shut up. idiot."], lambda _: answers)
     assert made == [Rewritten("be quiet ", cut=1, empty=1)]
+
+
+@pytest.mark.parametrize(
+    ("made", "taken"),
+    [
+        (["be quiet", "shut up"], 0),
+        (["shut up", "be quiet"], 1),
+        (["Detoxify: SHUT UP!!", "<extra_id_0>", "be quiet", "go"], 2),
+        (["shut up", "", "please shut up"], 0),  # nothing better: the likeliest
+        (["<pad>", "shut up"], 0),
+    ],
+)
+def test_of_several_answers_the_likeliest_that_is_no_copy_is_taken(
+    made: list[str], taken: int
+) -> None:
+    answers = [Answer(text, False) for text in made]
+    assert likeliest_new(answers, "shut up", "detoxify: ") is answers[taken]

@@ -162,6 +162,8 @@ def test_candidates_are_the_best_reports_of_trials_with_their_checkpoints(tmp_pa
     ]
     assert found[0].checkpoints[0].path.endswith("trial_002/checkpoint_000010")
     assert candidates(results[2:], storage(tmp_path)) == []
+    too = candidates(results, storage(tmp_path), copying_too=True)
+    assert [one.trial for one in too] == ["trial_002", "trial_001", "trial_003"]
 
 
 @pytest.mark.parametrize(("j", "copy_rate"), [(math.nan, 0.0), (math.inf, 0.0), (0.9, math.nan)])

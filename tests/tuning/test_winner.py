@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.evaluation.adapters import WEIGHTS
 from detox_tune.evaluation.decoding import beam_decode, greedy_decode
-from detox_tune.evaluation.rewriting import rewrite
+from detox_tune.evaluation.rewriting import Answer, likeliest_new, rewrite
 from detox_tune.model.lora import adapted
 from detox_tune.training.examples import encode_sources
 from detox_tune.tuning.base import load_cut_base
@@ -105,9 +105,14 @@ def test_finalists_decode_with_the_beams_of_the_search(
     model = PeftModel.from_pretrained(base, str(tmp_path / "trial_1"))
     prefix = one.settings.task_prefix
     ids = encode_sources([pair.source for pair in task.validation], tokenizer, prefix)
-    likeliest = [beams[0] for beams in beam_decode(model, ids, candidates=3, max_new_tokens=64)]
+    made = beam_decode(model, ids, candidates=3, max_new_tokens=64)
     greedy = greedy_decode(model, ids, max_new_tokens=64)
     model.unload()
-    assert likeliest != greedy
-    texts = [str(tokenizer.decode(one)) for one in likeliest]
+    texts = [
+        likeliest_new(
+            [Answer(str(tokenizer.decode(one)), False) for one in beams], pair.source, prefix
+        ).text
+        for beams, pair in zip(made, task.validation, strict=True)
+    ]
+    assert texts != [str(tokenizer.decode(one)) for one in greedy]
     assert found.scores == task.mean_scores(texts, task.validation, prefix)
