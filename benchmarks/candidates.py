@@ -9,6 +9,7 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 SCORES = ("j", "sta", "sim", "fl", "copy_rate")
 ABOUT = """\
-Candidates come from a beam search as wide as their number. The best has the highest STA x SIM, by
+With beams, the likeliest answer that is no copy is taken. Candidates come from a beam search as
+wide as their number. The best has the highest STA x SIM, by
 the scorers of the search, and is no copy as far as that shows without a reference. **The same
 scorers choose and judge**, so STA, SIM and with them j are kinder to chosen answers than others
 would be; FL, the closeness to the reference, takes no part in the choice. Seconds are those of
@@ -58,10 +60,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     corpus = load_corpus(validated(SearchConfig, record["search"], str(run)))
     test, lexicon = corpus.splits.test, corpus.lexicon
     rows, first = [], 0.0
-    for count in (1, *options.counts):
+    ways = [("greedy", replace(adapter, beams=1), 1)]
+    if adapter.beams > 1:
+        ways.append((f"as the run: {adapter.beams} beams", adapter, 1))
+    ways += [(f"best of {count}", adapter, count) for count in options.counts]
+    for name, decoder, count in ways:
         scorers = stored.scorers(device="cpu")  # a new one remembers no text
         started = time.perf_counter()
-        answers = _answers(adapter, [(p.language, p.source) for p in test], count, scorers)
+        answers = _answers(decoder, [(p.language, p.source) for p in test], count, scorers)
         seconds = time.perf_counter() - started
         first = first or seconds
         scored = score_outputs(
@@ -73,7 +79,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         low, high = mean_intervals(scored[["j"]], seed=0)["j"]
         means = mean_scores(scored)
-        name = "greedy" if count == 1 else f"best of {count}"
         cells = [*(f"{means[score]:.3f}" for score in SCORES), f"{low:.3f}-{high:.3f}"]
         rows.append([name, *cells, f"{seconds:.1f}", f"{seconds / first:.1f}"])
     head = ("answers", *SCORES, "j, 95%", "s", "s / greedy's")
@@ -92,16 +97,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _answers(
     adapter: TunedModel, asked: Sequence[tuple[str, str]], count: int, scorers: Scorers
 ) -> list[Answer]:
-    """Answers to sources, each with its language: greedy ones for a count of 1."""
+    """Answers to sources, each with its language: the adapter's own for a count of 1."""
     from detox_tune.evaluation.candidates import best_answers
 
     def best(sources: Sequence[str], language: str) -> list[Answer]:
         return best_answers(adapter, sources, count=count, language=language, scorers=scorers)
 
-    def greedy(sources: Sequence[str], language: str) -> list[Answer]:
+    def own(sources: Sequence[str], language: str) -> list[Answer]:
         return adapter.answers(sources)
 
-    answer: Callable[[Sequence[str], str], list[Answer]] = greedy if count == 1 else best
+    answer: Callable[[Sequence[str], str], list[Answer]] = own if count == 1 else best
     made: dict[tuple[str, str], Answer] = {}
     for language in dict.fromkeys(code for code, _ in asked):
         sources = [source for code, source in asked if code == language]

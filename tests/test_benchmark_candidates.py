@@ -30,7 +30,12 @@ def write_run(folder: Path, base_folder: Path, data: Path) -> None:
 
     base, _ = load_base(str(base_folder), quantization="none")
     add_lora(base, TrialConfig(lora="first"), seed=0).save_pretrained(str(folder / "best"))
-    metrics = {"quantization": "none", "settings": {"task_prefix": ""}, "max_tokens": 8}
+    metrics = {
+        "quantization": "none",
+        "settings": {"task_prefix": ""},
+        "max_tokens": 8,
+        "beams": 2,
+    }
     (folder / "best" / "metrics.json").write_text(json.dumps(metrics))
     config = SearchConfig(name="tiny", data=str(data), base_model=str(base_folder))
     record = {"search": config.model_dump(), "space": {}, "versions": {}, "data": {}}
@@ -59,5 +64,5 @@ def test_the_page_has_a_row_for_each_count(
     assert "`python benchmarks/candidates.py tiny-run --counts 2 3`" in text
     assert str(tmp_path) not in text
     row = r" \| (0\.\d{3} \| ){5}0\.\d{3}-0\.\d{3} \| \d+\.\d \| \d+\.\d \|"
-    for name in ("greedy", "best of 2", "best of 3"):
+    for name in ("greedy", "as the run: 2 beams", "best of 2", "best of 3"):
         assert len(re.findall(rf"\| {name}{row}", text)) == 1

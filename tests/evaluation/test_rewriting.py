@@ -62,15 +62,15 @@ def test_special_tokens_are_not_shown_and_losses_are_counted() -> None:
 @pytest.mark.parametrize(
     ("made", "taken"),
     [
-        (["be quiet", "shut up"], 0),
-        (["shut up", "be quiet"], 1),
-        (["Detoxify: SHUT UP!!", "<extra_id_0>", "be quiet", "go"], 2),
-        (["shut up", "", "please shut up"], 0),  # nothing better: the likeliest
-        (["<pad>", "shut up"], 0),
+        (["be quiet", "just shut up"], 0),
+        (["just shut up", "be quiet"], 1),
+        (["Detoxify: just SHUT UP!!", "<extra_id_0>", "be quiet", "go"], 2),
+        (["just shut up", "", "please just shut up"], 0),  # nothing better: the likeliest
+        (["<pad>", "just shut up"], 0),
     ],
 )
 def test_of_several_answers_the_likeliest_that_is_no_copy_is_taken(
     made: list[str], taken: int
 ) -> None:
     answers = [Answer(text, False) for text in made]
-    assert likeliest_new(answers, "shut up", "detoxify: ") is answers[taken]
+    assert likeliest_new(answers, "just shut up", "detoxify: ") is answers[taken]
