@@ -16,7 +16,7 @@ from rich.console import Console
 from detox_tune import __version__
 from detox_tune.config import SearchConfig
 from detox_tune.data.pairs import Pair
-from detox_tune.evaluation.adapters import CONFIG, SAMPLES
+from detox_tune.evaluation.adapter_files import CONFIG, SAMPLES, SCORERS_FILE
 from detox_tune.evaluation.intervals import mean_intervals
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.evaluation.scores import (
@@ -26,7 +26,7 @@ from detox_tune.evaluation.scores import (
     mean_scores,
     score_outputs,
 )
-from detox_tune.evaluation.stored_scorers import SCORERS_FILE, write_scorers
+from detox_tune.evaluation.stored_scorers import write_scorers
 from detox_tune.files import write_json, write_table, write_text
 from detox_tune.long_work import progress_of
 from detox_tune.model.base import load_base
