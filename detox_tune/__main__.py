@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "score an adapter, or a file of outputs, between baselines",
     "report": "write the page about a run, or about several side by side",
     "merge": "write an adapter and its base as one model, in 16 bits",
+    "publish": "send an adapter and its card to the Hugging Face hub",
     "rewrite": "rewrite texts with an adapter",
     "schema": "print the JSON schema of a space file, for editors",
 }

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _sample_sources(adapter: Path) -> list[str]:
     """Sources of the samples that a search exported with the adapter; of another one, none."""
-    from detox_tune.evaluation.adapters import SAMPLES
+    from detox_tune.evaluation.adapter_files import SAMPLES
 
     if not (adapter / SAMPLES).is_file():
         return []

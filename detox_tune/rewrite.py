@@ -34,7 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     texts = _texts(options)
     # Imported late, so that --help and wrong flags answer at once.
     from detox_tune.data.text_files import check_output, write_texts
-    from detox_tune.evaluation.adapters import METRICS, load_adapter
+    from detox_tune.evaluation.adapter_files import METRICS
+    from detox_tune.evaluation.adapters import load_adapter
     from detox_tune.evaluation.leftovers import leftovers
     from detox_tune.evaluation.stored_scorers import read_scorers
 

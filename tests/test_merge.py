@@ -1,6 +1,5 @@
 """An adapter and its base as one model: the same outputs, in transformers and in CTranslate2."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,38 +8,17 @@ import pytest
 import torch
 from peft import PeftModel
 
-from detox_tune.config import TrialConfig
 from detox_tune.errors import UserError
 from detox_tune.evaluation.adapters import load_adapter, load_whole_model, merge_adapter
 from detox_tune.evaluation.rewriting import likeliest_new
 from detox_tune.merge import main
-from detox_tune.model.base import load_base
-from detox_tune.model.lora import add_lora
-
-SOURCES = ["you damn fool", "shut up and listen", "what the hell is this", "go home"]
+from tests.exported_run import SOURCES, exported_run
 
 
 @pytest.fixture(params=["none", "nf4"])
 def best(request: pytest.FixtureRequest, tiny_base: Path, tmp_path: Path) -> Path:
     """An adapter that changes its base, as a search exports it."""
-    base, _ = load_base(str(tiny_base), quantization=request.param)
-    model = add_lora(base, TrialConfig(lora="all", lora_r=4), seed=0)
-    torch.manual_seed(1)
-    for weight in model.parameters():
-        if weight.requires_grad:
-            torch.nn.init.normal_(weight, std=0.1)
-    folder = tmp_path / "best"
-    model.save_pretrained(str(folder))
-    metrics = {
-        "quantization": request.param,
-        "settings": {"task_prefix": "detoxify: "},
-        "max_tokens": 12,
-        "beams": 3,
-    }
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    rows = "".join(f"{source}\n" for source in SOURCES)
-    (folder / "samples.tsv").write_text(f"source\n{rows}")
-    return folder
+    return exported_run(tmp_path / "run", tiny_base, quantization=request.param)
 
 
 def logits(model: Any, tokenizer: Any) -> torch.Tensor:

@@ -6,16 +6,24 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from pydantic import BaseModel, PositiveFloat, PositiveInt, ValidationError
 from safetensors import SafetensorError
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from detox_tune.config import SearchConfig
 from detox_tune.errors import UserError
+from detox_tune.evaluation.adapter_files import (
+    METRICS,
+    WEIGHTS,
+    Metrics,
+    PrefixSetting,
+    base_of,
+    read_checked,
+    read_config,
+)
 from detox_tune.evaluation.rewriting import (
     Answer,
     Rewritten,
@@ -23,13 +31,9 @@ from detox_tune.evaluation.rewriting import (
     candidate_answers,
     rewrite_texts,
 )
-from detox_tune.model.base import Quantization, check_device, load_base
+from detox_tune.model.base import check_device, load_base
 
-WEIGHTS, CONFIG, METRICS = "adapter_model.safetensors", "adapter_config.json", "metrics.json"
-SAMPLES = "samples.tsv"
-"""What an exported adapter made of some test sentences."""
 _MISFIT = re.compile("size mismatch|[Tt]arget modules")
-M = TypeVar("M", bound=BaseModel)
 
 
 @dataclass(frozen=True)
@@ -76,30 +80,6 @@ class TunedModel:
         return rewrite_texts(texts, self.answers)
 
 
-class _Settings(BaseModel):
-    task_prefix: str
-
-
-class _Metrics(BaseModel):
-    """What metrics.json says about how an adapter is used."""
-
-    settings: _Settings
-    quantization: Quantization
-    max_tokens: PositiveInt
-    beams: PositiveInt = 1
-
-
-class _AdapterConfig(BaseModel):
-    """What adapter_config.json must say."""
-
-    peft_type: Literal["LORA"]
-    base_model_name_or_path: str | None = None
-    bias: Literal["none", "all", "lora_only"] = "none"
-    r: PositiveInt
-    lora_alpha: PositiveFloat
-    target_modules: list[str] | str
-
-
 def load_adapter(
     folder: Path,
     *,
@@ -125,15 +105,10 @@ def load_adapter(
             known, or a task prefix is given to an adapter that brings its own.
     """
     check_device(device)
-    config = read_checked(folder, CONFIG, _AdapterConfig)
-    if not (folder / WEIGHTS).is_file():
-        raise UserError(
-            f"{folder} has no {WEIGHTS}: give a folder that has one (weights in other formats are "
-            "not read, since a pickled file can run code)"
-        )
+    config = read_config(folder)
     metrics = _metrics(folder, task_prefix)
     base, tokenizer = load_base(
-        base_model or _base_of(folder, config.base_model_name_or_path),
+        base_model or base_of(folder, config.base_model_name_or_path),
         quantization=metrics.quantization,
         device=device,
     )
@@ -192,60 +167,16 @@ def merge_adapter(tuned: TunedModel, folder: Path) -> None:
     tuned.tokenizer.save_pretrained(folder)
 
 
-def _metrics(folder: Path, task_prefix: str | None) -> _Metrics:
+def _metrics(folder: Path, task_prefix: str | None) -> Metrics:
     """What metrics.json says; of an adapter that no search wrote, the defaults."""
     if not (folder / METRICS).exists():
         default: int = SearchConfig.model_fields["max_tokens"].default
-        settings = _Settings(task_prefix=task_prefix or "")
-        return _Metrics(settings=settings, quantization="none", max_tokens=default)
-    metrics = read_checked(folder, METRICS, _Metrics)
+        settings = PrefixSetting(task_prefix=task_prefix or "")
+        return Metrics(settings=settings, quantization="none", max_tokens=default)
+    metrics = read_checked(folder, METRICS, Metrics)
     if task_prefix is not None:
         raise UserError(
             f"--task-prefix {task_prefix!r}: {folder} brings its own, "
             f"{metrics.settings.task_prefix!r}: leave --task-prefix out"
         )
     return metrics
-
-
-def _base_of(folder: Path, named: str | None) -> str:
-    """Hub name or folder of the base of an adapter."""
-    if not named:
-        raise UserError(
-            f"{folder / CONFIG} does not name the adapter's base: give it with --base-model"
-        )
-    path = Path(named)
-    if named.startswith("."):
-        path = folder / path
-    elif not path.is_absolute():
-        return named
-    beside = folder.resolve().parent / "base"
-    found = next((one for one in (path, beside) if (one / "config.json").is_file()), None)
-    if found is None:
-        raise UserError(
-            f"the base of {folder} is neither at {path} nor at {beside}: give its folder with "
-            "--base-model"
-        )
-    return str(found.resolve())
-
-
-def read_checked(folder: Path, name: str, kind: type[M]) -> M:
-    """One of an adapter's JSON files, with what is read from it checked.
-
-    Raises:
-        UserError: it is not there, or says something else than `kind` expects.
-    """
-    try:
-        return kind.model_validate_json((folder / name).read_bytes())
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-        raise UserError(
-            f"{folder} is no adapter: the file {name} must be there; give the best/ folder of a "
-            "search, or the folder of another PEFT adapter"
-        ) from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        problem = first["msg"][0].lower() + first["msg"][1:]
-        raise UserError(
-            f"{folder / name}: {where}{': ' if where else ''}{problem}; give the "
-            "adapter's folder as it was written"
-        ) from None

@@ -13,13 +13,12 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from detox_tune.data.lexicon import Lexicon
-from detox_tune.evaluation.adapters import read_checked
+from detox_tune.evaluation.adapter_files import SCORERS_FILE, read_checked
 from detox_tune.evaluation.scorers import EmbeddedScorers, load_scorers
 from detox_tune.evaluation.scores import Scorers
 from detox_tune.evaluation.toxicity_classifier import ToxicityClassifier, ngram_features
 from detox_tune.files import write_text
 
-SCORERS_FILE = "scorers.json"
 _COLUMNS = 3  # n-grams, whether the lexicon knows a word, how many it knows
 _ByColumn = Annotated[list[FiniteFloat], Field(min_length=_COLUMNS, max_length=_COLUMNS)]
 _Spreads = Annotated[list[PositiveFloat], Field(min_length=_COLUMNS, max_length=_COLUMNS)]

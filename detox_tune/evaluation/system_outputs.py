@@ -64,7 +64,8 @@ def outputs_of_systems(
         yield next(names), SystemOutputs(outputs, prefix)
     if not adapters and not models:
         return
-    from detox_tune.evaluation.adapters import METRICS, load_adapter, load_whole_model
+    from detox_tune.evaluation.adapter_files import METRICS
+    from detox_tune.evaluation.adapters import load_adapter, load_whole_model
 
     several = len(submissions) + len(adapters) + len(models) > 1
     for folder in adapters:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from pyarrow import fs
 from ray.tune import Checkpoint
 
+from detox_tune.evaluation.adapter_files import CONFIG, WEIGHTS
 from detox_tune.files import write_json
 from detox_tune.tuning.storage import Storage
 
@@ -66,8 +67,6 @@ def drop_training_state(storage: Storage, trial: str) -> None:
 
     The state of the optimiser is twice as large.
     """
-    from detox_tune.evaluation.adapters import CONFIG, WEIGHTS  # imports torch: not in a dry run
-
     filesystem, needed = storage.filesystem, (WEIGHTS, CONFIG, OUTPUTS_FILE)
     for folder, content in _sealed(storage, trial):
         kept = {n: sha256 for n, sha256 in content["files"].items() if n in needed}

@@ -13,10 +13,9 @@ import torch
 from peft import PeftModel
 from rich.console import Console
 
-from detox_tune import __version__
 from detox_tune.config import SearchConfig
 from detox_tune.data.pairs import Pair
-from detox_tune.evaluation.adapters import CONFIG, SAMPLES
+from detox_tune.evaluation.adapter_files import CONFIG, SAMPLES, SCORERS_FILE
 from detox_tune.evaluation.intervals import mean_intervals
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.evaluation.scores import (
@@ -26,16 +25,16 @@ from detox_tune.evaluation.scores import (
     mean_scores,
     score_outputs,
 )
-from detox_tune.evaluation.stored_scorers import SCORERS_FILE, write_scorers
+from detox_tune.evaluation.stored_scorers import write_scorers
 from detox_tune.files import write_json, write_table, write_text
 from detox_tune.long_work import progress_of
 from detox_tune.model.base import load_base
 from detox_tune.model.vocabulary import CutTokenizer, cut_vocabulary
+from detox_tune.tuning.card import BESIDE, CARD, model_card, public_name
 from detox_tune.tuning.task import Task
 from detox_tune.tuning.winner import Finalist, write_adapter
 
 N_SAMPLES = 20
-Scores = dict[str, float]
 
 
 def export_winner(
@@ -62,7 +61,7 @@ def export_winner(
     write_adapter(winner.checkpoints[: finalist.averaged], folder)
     if config.base_model == "pocket":  # it stands beside: a run can be moved as a whole
         adapter_config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-        write_json(folder / CONFIG, adapter_config | {"base_model_name_or_path": "../base"})
+        write_json(folder / CONFIG, adapter_config | {"base_model_name_or_path": BESIDE})
     device = "cuda" if config.gpus_per_trial > 0 and torch.cuda.is_available() else "cpu"
     # The full base, whatever the trials ran on: that is what a user will load.
     base, tokenizer = load_base(
@@ -122,14 +121,8 @@ def export_winner(
     write_json(folder / "metrics.json", metrics)
     write_scorers(folder / SCORERS_FILE, task.scorers, task.lexicon)
     _write_samples(folder / SAMPLES, systems, scored["tuned"], test)
-    write_text(folder / "README.md", model_card(metrics, config, len(test)))
+    write_text(folder / CARD, f"{model_card(metrics, config, test)}\n")
     return metrics
-
-
-def public_name(base_model: str) -> str:
-    """How what may be published names a base: a path on this machine tells others nothing."""
-    path = Path(base_model)
-    return f"{path.resolve().name} (local)" if path.is_dir() else base_model
 
 
 def _score(
@@ -165,60 +158,3 @@ def _write_samples(
     ][:N_SAMPLES]
     columns = ("language", "source", "base", "output", "reference", "label", "j")
     write_table(path, rows, columns, delimiter="\t")
-
-
-def score_table(systems: dict[str, Scores]) -> str:
-    """Scores of systems as a Markdown table."""
-    names = ("j", "sta", "sim", "fl", "copy_rate", "exact_copy_rate")
-    lines = [f"| system | {' | '.join(names)} |", f"|---|{'---:|' * len(names)}"]
-    for system, scores in systems.items():
-        lines.append(f"| {system} | {' | '.join(f'{scores[name]:.3f}' for name in names)} |")
-    return "\n".join(lines)
-
-
-def model_card(metrics: dict[str, Any], config: SearchConfig, n_test: int) -> str:
-    """README.md of an exported adapter, with the metadata that the hub reads."""
-    settings = "\n".join(
-        f"| {name} | `{value!r}` |"
-        for name, value in metrics["settings"].items()
-        if value is not None
-    )
-    beams = metrics["beams"]
-    how = f"with {beams} beams" if beams > 1 else "greedily"
-    base = metrics["base_model"]
-    # The hub takes only its own names there.
-    on_hub = base == config.base_model != "pocket"
-    hub_base = f"base_model: {base}\n" if on_hub else ""
-    named = f"`{base}`" + ("" if on_hub else ", which is not on the Hugging Face hub")
-    return f"""---
-library_name: peft
-{hub_base}tags: [text-detoxification, lora]
----
-# Detoxification adapter
-
-A LoRA adapter that rewrites toxic sentences, found by detox_tune {__version__} (trial
-`{metrics["trial"]}` of the search `{config.name}`). Base model: {named}, loaded with
-quantization `{config.quantization}`. Put the task prefix {metrics["settings"]["task_prefix"]!r}
-before every sentence and decode {how}.
-
-## Scores on the test split ({n_test} sentences, {metrics["scorers"]} scorers)
-
-{score_table(metrics["test"])}
-
-j is the mean of STA x SIM x FL. `base` is the untuned model, `copy` the untouched source, `delete`
-the source without the lexicon's words, `reference` the first human rewrite. The embedded scorers (a
-classifier fitted on the training split, chrF for meaning and fluency) compare systems within this
-run; they are not the official models of a shared task.
-
-## Settings
-
-| setting | value |
-|---|---|
-{settings}
-
-## Limits
-
-Outputs can still be toxic, can lose meaning, and reflect the training data; twenty of them, good
-and bad, are in samples.tsv. Have a person check what matters. scorers.json holds the lexicon and
-pieces of training sentences, toxic ones among them.
-"""

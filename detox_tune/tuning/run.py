@@ -14,7 +14,7 @@ from rich.table import Table
 
 from detox_tune.command_line import next_command, printable
 from detox_tune.config import SearchConfig
-from detox_tune.evaluation.adapters import SAMPLES
+from detox_tune.evaluation.adapter_files import SAMPLES
 from detox_tune.files import disk_is_full, write_json
 from detox_tune.long_work import clock
 from detox_tune.tuning.base import find_base, read_files

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save
 
 from detox_tune.config import SearchConfig
 from detox_tune.data.pairs import Pair
-from detox_tune.evaluation.adapters import CONFIG, WEIGHTS
+from detox_tune.evaluation.adapter_files import CONFIG, WEIGHTS
 from detox_tune.evaluation.rewriting import rewrite
 from detox_tune.evaluation.scores import copy_outputs
 from detox_tune.long_work import progress_of

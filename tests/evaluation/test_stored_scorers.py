@@ -10,9 +10,10 @@ import pytest
 from detox_tune.data.embedded import embedded_lexicon, embedded_pairs
 from detox_tune.data.pairs import Pair
 from detox_tune.errors import UserError
+from detox_tune.evaluation.adapter_files import SCORERS_FILE
 from detox_tune.evaluation.official import OfficialScorers
 from detox_tune.evaluation.scorers import load_scorers
-from detox_tune.evaluation.stored_scorers import SCORERS_FILE, read_scorers, write_scorers
+from detox_tune.evaluation.stored_scorers import read_scorers, write_scorers
 
 ALL = embedded_pairs()
 PAIRS = [*ALL[:40], *ALL[-40:]]  # English and Spanish

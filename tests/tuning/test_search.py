@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from huggingface_hub import ModelCard
 from peft import PeftModel
 from transformers import PreTrainedModel
 
@@ -204,11 +205,11 @@ def test_the_record_and_the_export_hold_what_a_user_needs(plain_run: Path) -> No
     assert len(samples) == record["data"]["test"]["pairs"]
     assert all(sample["source"] and sample["reference"] for sample in samples)
     card = (best / "README.md").read_text(encoding="utf-8")
-    assert card.startswith("---\nlibrary_name: peft\n")
+    assert ModelCard(card).data.to_dict()["language"] == ["en"]
     assert f"| tuned | {metrics['test']['tuned']['j']:.3f} |" in card
     # what may be published names no path of this machine
     assert "base_model:" not in card
-    assert "(local)`, which is not on the Hugging Face hub" in card
+    assert "`, a folder that is not on the Hugging Face hub" in card
     assert str(plain_run.parents[1]) not in card + json.dumps(metrics)
     umask = os.umask(0)
     os.umask(umask)

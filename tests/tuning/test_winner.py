@@ -10,7 +10,7 @@ from rich.console import Console
 from safetensors.torch import load_file
 
 from detox_tune.config import SearchConfig, TrialConfig
-from detox_tune.evaluation.adapters import WEIGHTS
+from detox_tune.evaluation.adapter_files import WEIGHTS
 from detox_tune.evaluation.decoding import beam_decode, greedy_decode
 from detox_tune.evaluation.rewriting import Answer, likeliest_new, rewrite
 from detox_tune.model.lora import adapted
