@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.exceptions import OutOfMemoryError, RayActorError, RayTaskError
 from ray.tune import TuneError, tune
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial
@@ -30,7 +30,9 @@ class Controller(TuneController):
     Of a process that Ray ended for want of memory, a trial's row says just that; Ray says a page.
     """
 
-    def _process_trial_failure(self, trial: Trial, exception: Exception) -> None:
+    def _process_trial_failure(
+        self, trial: Trial, exception: TuneError | RayTaskError | RayActorError
+    ) -> None:
         if disk_is_full(exception):
             raise exception
         if isinstance(exception, OutOfMemoryError):
