@@ -198,9 +198,10 @@ function sort(button) {
   const turn = head.ariaSort === "ascending" ? -1 : 1;
   for (const other of head.parentElement.children) other.ariaSort = "none";
   head.ariaSort = turn === 1 ? "ascending" : "descending";
+  const { column } = button.dataset;
   const value = (row) => {
-    const told = trials.get(row.dataset.key)[button.dataset.column];
-    return data.ended[told] ?? told;
+    const told = trials.get(row.dataset.key)[column];
+    return column === "ended" ? data.ended[told] : told;
   };
   body.append(...[...body.rows].sort((one, other) => {
     const a = value(one), b = value(other);

@@ -94,9 +94,7 @@ def parallel_axes(run: Run) -> AnyChart:
         .mark_rule(color="#888888")
         .encode(x=x),
         trial_lines("parallel", "axis", "y", run).encode(x=x, y=y),
-        chosen("parallel")
-        .mark_line(strokeWidth=3, color=INK)
-        .encode(x=x, y=y, detail="key:N"),
+        chosen("parallel").mark_line(strokeWidth=3, color=INK).encode(x=x, y=y, detail="key:N"),
         text.encode(x=x, y=y, text="text:N"),
         height=320,
     )

@@ -135,7 +135,10 @@ def test_the_table_is_sorted_by_its_heads(make_run: Callable[..., Path], open_pa
     heads, rows = page.locator(".trials thead th"), page.locator(".trials tbody tr")
 
     def column(number: int) -> list[str]:
-        return [cell.split(" (")[0] for cell in rows.locator(f"> :nth-child({number})").all_text_contents()]
+        return [
+            cell.split(" (")[0]
+            for cell in rows.locator(f"> :nth-child({number})").all_text_contents()
+        ]
 
     named = heads.locator("button").all_text_contents()
     names, scores = column(1), list(map(float, column(2)))
@@ -143,7 +146,11 @@ def test_the_table_is_sorted_by_its_heads(make_run: Callable[..., Path], open_pa
     page.get_by_role("button", name="j", exact=True).focus()
     page.keyboard.press("Enter")
     assert list(map(float, column(2))) == sorted(scores)
-    assert [head.get_attribute("aria-sort") for head in heads.all()[:3]] == ["none", "ascending", "none"]
+    assert [head.get_attribute("aria-sort") for head in heads.all()[:3]] == [
+        "none",
+        "ascending",
+        "none",
+    ]
     page.keyboard.press("Enter")
     assert list(map(float, column(2))) == sorted(scores, reverse=True)
     assert heads.nth(1).get_attribute("aria-sort") == "descending"
@@ -188,6 +195,19 @@ def test_hostile_texts_run_nothing(make_run: Callable[..., Path], open_page: Ope
     place = point_of(page, "trial_002")
     page.mouse.move(place["x"], place["y"])
     assert HOSTILE in page.locator("#tip").inner_text()
+
+
+def test_hostile_settings_run_nothing(make_run: Callable[..., Path], open_page: Open) -> None:
+    """The order of a choice gets into expressions of Vega, which are compiled to scripts."""
+    prefixes = [HOSTILE, '"]+alert(1)+["', "\\\"'${alert(1)}`"]
+    page = open_page(write_report(make_run(trials=24, prefix={"choice": prefixes})))
+    labels = page.locator("[data-chart=marginal-task_prefix] .role-axis-label text")
+    shown = [label.removesuffix("…") for label in labels.all_text_contents()]
+    found = [label for label in shown if not label.replace(".", "").isdigit()]
+    assert len(found) == len(prefixes)
+    assert all(map(str.startswith, prefixes, found))
+    cells = page.locator(".trials td").all_text_contents()
+    assert set(prefixes) <= set(cells)
 
 
 def test_runs_side_by_side(make_run: Callable[..., Path], open_page: Open) -> None:
