@@ -27,15 +27,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code: 0, or 1 if a check fails."""
     options = parser().parse_intermixed_args(arguments)
     # Imported late, so that --help and wrong flags answer at once.
-    from rich.console import Console
-
+    from detox_tune.plain_console import PlainConsole
     from detox_tune.tuning.space_file import load_space
 
     config, space = load_space(*chosen(options))
-    console = Console(markup=False, highlight=False)
+    console = PlainConsole()
     if not console.is_terminal:
         console.width = _WIDTH
-    log = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+    log = PlainConsole(stderr=True, soft_wrap=True)
     results = run_checks(config, space, console, log)
     show(results, console)
     return 1 if any(result.status == "fail" for result in results) else 0
@@ -85,7 +84,7 @@ def show(results: Sequence[CheckResult], console: Console) -> None:
     table.add_column("check", no_wrap=True)
     table.add_column("what was seen, and the remedy")
     for result in results:
-        seen = Text(result.seen)
+        seen = console.render_str(result.seen)
         if result.remedy:
             seen.append(f"\nremedy: {result.remedy}", style="bold")
         table.add_row(Text(result.status, style=_COLOURS[result.status]), result.name, seen)

@@ -9,7 +9,8 @@ import shutil
 import sys
 from pathlib import Path
 
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+# Controls but tab and newline, marks that turn the direction of writing, halves of surrogates.
+_STEERING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 SCRIPT = "detox-tune"
 """The command that an installation brings."""
 
@@ -31,5 +32,5 @@ def next_command(command: str, *arguments: object) -> str:
 
 
 def printable(text: str) -> str:
-    """Text that a terminal only shows: characters that could steer it stand as escapes."""
-    return _CONTROL.sub(lambda control: ascii(control.group())[1:-1], text)
+    """Text that terminals and pages only show: what could steer them or readers is escaped."""
+    return _STEERING.sub(lambda found: ascii(found.group())[1:-1], text)

@@ -36,8 +36,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "--scorers official does not use: leave one of them out"
         )
     # Imported late, so that --help and wrong flags answer at once.
-    from rich.console import Console
-
     from detox_tune.data.lexicon import Lexicon
     from detox_tune.data.toxicity import load_toxicity_data
     from detox_tune.evaluation.comparison import score_baselines, why_no_deletion
@@ -45,9 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     from detox_tune.evaluation.scores import score_outputs
     from detox_tune.evaluation.submission import check_submission_path, write_submission
     from detox_tune.evaluation.system_outputs import outputs_of_systems
+    from detox_tune.plain_console import PlainConsole
 
     width = None if sys.stdout.isatty() else _TABLE_WIDTH
-    console = Console(markup=False, highlight=False, width=width)
+    console = PlainConsole(width=width)
     if options.write_outputs:
         check_submission_path(options.write_outputs)
         check_can_write(options.write_outputs, "--write-outputs")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detox_tune.cli import OneLineParser, path, run_command
-from detox_tune.command_line import next_command, program
+from detox_tune.command_line import next_command, printable, program
 from detox_tune.errors import UserError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(f"put {tuned.task_prefix!r} before every sentence" if tuned.task_prefix else "no prefix")
     prefix = ("--task-prefix", tuned.task_prefix)
     compare = ("--adapter", options.adapter, "--model", options.folder, *prefix)
-    print(f"compare: {next_command('evaluate', *compare)} --reference PAIRS")
+    print(printable(f"compare: {next_command('evaluate', *compare)} --reference PAIRS"))
     return 0
 
 

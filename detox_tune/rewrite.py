@@ -146,14 +146,13 @@ def _rewrite(
     adapter: TunedModel, texts: Texts, scorers: Scorers | None, options: argparse.Namespace
 ) -> list[str]:
     """What becomes of every text; where no file is to be written, printed as it comes."""
-    from rich.console import Console
-
     from detox_tune.data.text_files import one_line
     from detox_tune.long_work import progress_of
+    from detox_tune.plain_console import PlainConsole
 
     # On a terminal the lines themselves show how far it is.
     shown = not options.output and sys.stdout.isatty()
-    console = Console(stderr=True, markup=False, highlight=False, quiet=shown)
+    console = PlainConsole(stderr=True, quiet=shown)
     outputs: list[str] = []
     losses = _Losses(adapter.max_tokens)
     with progress_of("rewriting", "texts", len(texts.texts), console) as progress:

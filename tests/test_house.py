@@ -15,7 +15,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "detox_tune"
 ROOMS = ("data", "model", "training", "evaluation", "tuning")
 """Each room may import itself and those before it."""
-SHARED = ("command_line", "config", "errors", "files", "long_work", "machine", "settings")
+SHARED = (
+    *("command_line", "config", "errors", "files", "long_work", "machine", "plain_console"),
+    "settings",
+)
 """Modules that every room may import; they import no room."""
 MAX_LINES = 320
 
@@ -151,6 +154,18 @@ def test_nothing_that_runs_code_from_files() -> None:
             and node.value.value is UNSAFE_ARGUMENTS[node.arg]
         ]
     assert unsafe == []
+
+
+def test_only_plain_consoles_are_made() -> None:
+    """Rich's own hands controls in data through to the terminal."""
+    strays = [
+        f"{name_of(path)}:{node.lineno}"
+        for path in MODULES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+        if node.func.id == "Console"
+    ]
+    assert strays == []
 
 
 def documented(path: Path) -> Iterator[tuple[str, str | None]]:

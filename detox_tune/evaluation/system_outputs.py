@@ -6,13 +6,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from rich.console import Console
-
 from detox_tune.config import Quoting, TrialConfig
 from detox_tune.evaluation.comparison import BASELINES
 from detox_tune.evaluation.references import Key, References
 from detox_tune.evaluation.submission import load_outputs
 from detox_tune.long_work import progress_of
+from detox_tune.plain_console import PlainConsole
 
 if TYPE_CHECKING:
     from detox_tune.evaluation.adapters import TunedModel
@@ -104,7 +103,7 @@ def _short_name(path: Path) -> str:
 
 def _decoded(tuned: TunedModel, references: References) -> SystemOutputs:
     keys = list(dict.fromkeys(row.key for row in references.rows if row.key[1]))
-    log = Console(stderr=True, markup=False, highlight=False)
+    log = PlainConsole(stderr=True)
     with progress_of("rewriting", "sentences", len(keys), log) as progress:
         answers = tuned.answers([source for _, source in keys], progress)
     outputs = {key: answer.text for key, answer in zip(keys, answers, strict=True)}

@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from detox_tune.long_work import SECONDS_BETWEEN_LINES, clock
+from detox_tune.plain_console import PlainConsole
 from detox_tune.tuning.results import TrialRecord
 from detox_tune.tuning.scheduler import error_line
 
@@ -62,7 +63,7 @@ class SearchProgress(Callback):
         self._searched = tuple(searched)
         self._ended_before = [trial.steps for trial in past if trial.ended]
         self._steps_before = {trial.name: trial.steps for trial in past if not trial.ended}
-        self._console = console or Console(stderr=True, markup=False, highlight=False)
+        self._console = console or PlainConsole(stderr=True)
         self._live: Live | None = None
         self._trials: dict[str, Trial] = {}  # in order of their first start, unlike Tune's list
         self._ended: set[str] = set()

@@ -12,11 +12,12 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from detox_tune.command_line import next_command, printable
+from detox_tune.command_line import next_command
 from detox_tune.config import SearchConfig
 from detox_tune.evaluation.adapter_files import SAMPLES
 from detox_tune.files import disk_is_full, write_json
 from detox_tune.long_work import clock
+from detox_tune.plain_console import PlainConsole
 from detox_tune.tuning.base import find_base, read_files
 from detox_tune.tuning.checks.quick import quick_checks
 from detox_tune.tuning.checks.result import raise_first_failure
@@ -71,10 +72,10 @@ class _Search:
         self.config, self.space, self.folder = config, space, folder
         self.loudness = loudness
         self.started = time.monotonic()
-        self.console = Console(markup=False, highlight=False)
-        self.log = Console(stderr=True, markup=False, highlight=False, soft_wrap=True)
+        self.console = PlainConsole()
+        self.log = PlainConsole(stderr=True, soft_wrap=True)
         quiet = loudness == "quiet"
-        self.progress = Console(stderr=True, markup=False, highlight=False, quiet=quiet)
+        self.progress = PlainConsole(stderr=True, quiet=quiet)
         self.record: dict[str, Any] = {}
 
     def run(self, stopped: StoppedRun | None) -> int:
@@ -275,4 +276,4 @@ def _show_rewrites(samples: Path, console: Console) -> None:
     with samples.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file, delimiter="\t") if row["label"] == "rewritten"]
     for row in rows[:_REWRITES]:
-        console.print(f"\n  {printable(row['source'])}\n  -> {printable(row['output'])}")
+        console.print(f"\n  {row['source']}\n  -> {row['output']}")

@@ -70,6 +70,17 @@ SHAPE = alt.Shape(
 )
 
 
-def line_opacity(run: Run) -> float:
-    """How strong the lines of a run's trials are: many hide each other."""
-    return 0.75 if len(run.trials) <= _MANY else 0.4
+def trial_lines(name: str, x: str, y: str, run: Run) -> alt.Chart:
+    """The lines of all trials, from each row of a table to the next one of its trial.
+
+    One rule per stretch, since line marks are a group per trial, which takes browsers far longer.
+    """
+    opacity = 0.75 if len(run.trials) <= _MANY else 0.4  # many hide each other
+    chart: alt.Chart = (
+        rows_of(name)
+        .transform_window(from_x=f"lag({x})", from_y=f"lag({y})", groupby=["key"])
+        .transform_filter("isValid(datum.from_x)")
+        .mark_rule(strokeWidth=2, opacity=opacity)
+        .encode(x2="from_x", y2="from_y", color=COLOUR)
+    )
+    return chart

@@ -25,9 +25,9 @@ from detox_tune.tuning.report.chart_parts import (
     AnyChart,
     Rows,
     chosen,
-    line_opacity,
     named_scale,
     rows_of,
+    trial_lines,
 )
 from detox_tune.tuning.report.findings import SHARES, importances
 from detox_tune.tuning.report.parallel_axes import parallel_axes, parallel_tables
@@ -93,7 +93,7 @@ def tables(run: Run) -> dict[str, Rows]:
             {"key": row["key"], "trial": row["trial"], "label": label, "share": row[score]}
             for row in rows
             for label, score in SHARES.items()
-            if row[score] is not None
+            if row[score]  # no bars of no height
         ],
         "winner": _winner_rows(run),
     }
@@ -163,9 +163,7 @@ def _curve(run: Run, score: str, title: str, limit: float | None) -> AnyChart:
     shape = alt.Shape("ended:N", scale=named_scale(ENDS), legend=None)
     ends = rows_of("reports").transform_filter("datum.ended").mark_point(filled=True, size=70)
     layers = [
-        rows_of("reports")
-        .mark_line(strokeWidth=2, opacity=line_opacity(run))
-        .encode(x=x, y=y, detail="key:N", color=COLOUR),
+        trial_lines("reports", "step", score, run).encode(x=x, y=y),
         ends.encode(x=x, y=y, color=COLOUR, shape=shape),
         chosen("reports")
         .mark_line(strokeWidth=3, color=INK, interpolate="linear")

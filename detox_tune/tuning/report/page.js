@@ -190,6 +190,26 @@ function list() {
   more();
 }
 
+const byText = new Intl.Collator("en", { numeric: true });
+
+// Sorts the trials by a column; those without a value stay last, whichever way round.
+function sort(button) {
+  const head = button.closest("th"), body = button.closest("table").tBodies[0];
+  const turn = head.ariaSort === "ascending" ? -1 : 1;
+  for (const other of head.parentElement.children) other.ariaSort = "none";
+  head.ariaSort = turn === 1 ? "ascending" : "descending";
+  const { column } = button.dataset;
+  const value = (row) => {
+    const told = trials.get(row.dataset.key)[column];
+    return column === "ended" ? data.ended[told] : told;
+  };
+  body.append(...[...body.rows].sort((one, other) => {
+    const a = value(one), b = value(other);
+    if (a === null || b === null) return (a === null) - (b === null);
+    return turn * (typeof a === "number" ? a - b : byText.compare(a, b));
+  }));
+}
+
 function connect() {
   $("trial").addEventListener("change", (event) => pick(event.target.value));
   for (const id of ["other", "label", "text"]) $(id).addEventListener("input", list);
@@ -198,6 +218,7 @@ function connect() {
   addEventListener("keydown", (event) => event.key === "Escape" && point("", null));
   addEventListener("scroll", () => { $("tip").hidden = true; }, { passive: true });
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => { one.open = true; }));
+  for (const button of document.querySelectorAll("button[data-column]")) button.addEventListener("click", () => sort(button));
   for (const row of document.querySelectorAll("tr[data-key]")) {
     row.addEventListener("mouseenter", () => point(row.dataset.key, null));
     row.addEventListener("mouseleave", () => point("", null));

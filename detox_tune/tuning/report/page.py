@@ -258,7 +258,9 @@ def _policy(*scripts: str) -> str:
     allowed = " ".join(f"'sha256-{one}'" for one in hashes)
     # Vega compiles expressions.
     scripts_allowed = f"script-src {allowed} 'unsafe-eval'"
-    return f"default-src 'none'; {scripts_allowed}; style-src 'unsafe-inline'; img-src data:"
+    # Neither of the last two falls back to default-src.
+    nowhere = "base-uri 'none'; form-action 'none'"
+    return f"default-src 'none'; {scripts_allowed}; style-src 'unsafe-inline'; {nowhere}"
 
 
 @cache

@@ -9,13 +9,12 @@ import altair as alt
 
 from detox_tune.tuning.domains import Choice, Domain
 from detox_tune.tuning.report.chart_parts import (
-    COLOUR,
     INK,
     AnyChart,
     Rows,
     chosen,
-    line_opacity,
     rows_of,
+    trial_lines,
 )
 from detox_tune.tuning.report.run_data import Run, shown
 
@@ -89,16 +88,13 @@ def parallel_axes(run: Run) -> AnyChart:
         ),
     )
     y = alt.Y("y:Q", axis=None, scale=alt.Scale(domain=[_NOT_READ, 1.06], nice=False))
-    line = {"x": x, "y": y, "detail": "key:N"}
     text = rows_of("ticks").mark_text(dx=6, align="left", fontSize=11, color=INK)
     return alt.layer(
         alt.Chart(alt.InlineData(values=[{"axis": name} for name in names]))
         .mark_rule(color="#888888")
         .encode(x=x),
-        rows_of("parallel")
-        .mark_line(strokeWidth=1.5, opacity=line_opacity(run))
-        .encode(**line, color=COLOUR),
-        chosen("parallel").mark_line(strokeWidth=3, color=INK).encode(**line),
+        trial_lines("parallel", "axis", "y", run).encode(x=x, y=y),
+        chosen("parallel").mark_line(strokeWidth=3, color=INK).encode(x=x, y=y, detail="key:N"),
         text.encode(x=x, y=y, text="text:N"),
         height=320,
     )

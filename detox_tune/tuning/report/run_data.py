@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-import regex
 
+from detox_tune.command_line import printable
 from detox_tune.config import SearchConfig
 from detox_tune.settings import validated
 from detox_tune.tuning.outputs import read_outputs
@@ -19,9 +19,6 @@ from detox_tune.tuning.results import TrialRecord, best_report, trial_row
 from detox_tune.tuning.run_folder import RECORD, check_study, read_record
 from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.study import read_study, trial_records
-
-# What could steer a reader's eye or a terminal: controls, lone surrogates, marks of direction.
-_CONTROL = regex.compile(r"[^\P{Cc}\n\t]|\p{Cs}|[\u202A-\u202E\u2066-\u2069]")
 
 
 @dataclass(frozen=True)
@@ -102,7 +99,7 @@ def read_run(folder: Path, number: int = 0) -> Run:
 def shown(value: Any) -> Any:
     """The same for people and JSON: controls in texts as escapes, numbers finite or None."""
     if isinstance(value, str):
-        return _CONTROL.sub(lambda found: f"\\u{ord(found.group()):04x}", value)
+        return printable(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, Mapping):
