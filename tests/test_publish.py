@@ -49,7 +49,7 @@ def with_hub(hub: StandIn | None, home: Path, **variables: str) -> dict[str, str
         "HF_TOKEN": TOKEN,
         "HF_HOME": str(home),
         "HF_HUB_OFFLINE": "0",
-        "HF_HUB_DISABLE_XET": "1",  # an upload of its own protocol, which the stand-in lacks
+        "HF_HUB_DISABLE_XET": "1",  # the hub's own protocol for uploads, which the stand-in lacks
         "NO_PROXY": "127.0.0.1",
         **variables,
     }
@@ -109,7 +109,6 @@ def test_a_published_adapter_is_used_as_its_card_says(
     assert from_python.stdout.split() == from_shell.stdout.split()
 
 
-@pytest.mark.slow
 def test_what_was_sent_and_is_not_wanted_any_more_goes(
     hub: StandIn, run: Path, tmp_path: Path
 ) -> None:
@@ -132,7 +131,6 @@ def test_what_was_sent_and_is_not_wanted_any_more_goes(
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variables", "repo_id", "license", "line"),
     [
@@ -185,6 +183,20 @@ def test_without_a_connection_there_is_one_line(run: Path, tmp_path: Path) -> No
         "HF_ENDPOINT if it is set\n",
         said.stderr,
     )
+
+
+def test_a_connection_that_is_lost_on_the_way_is_one_line(
+    hub: StandIn, run: Path, tmp_path: Path
+) -> None:
+    environment = with_hub(
+        hub, tmp_path, HF_HUB_DISABLE_XET="0", HF_XET_CLIENT_RETRY_MAX_ATTEMPTS="1"
+    )
+    said = publish(environment, run, "me/lost", "--license", "apache-2.0")
+    assert said.returncode == 2
+    *_, line = said.stderr.splitlines()
+    assert line.startswith(f"error: {hub.endpoint} cannot be reached (")
+    assert "Traceback" not in said.stderr
+    assert hub.models["me/lost"].files == {}
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def send(files: Files, repo_id: str, *, private: bool, unwanted: Sequence[str] =
         return _send(files, repo_id, private, unwanted)
     except HfHubHTTPError as error:
         raise UserError(_refused(error, repo_id)) from error
-    except httpx2.TransportError as error:
+    except (httpx2.TransportError, ConnectionError) as error:  # the second while files go up
         raise UserError(
             f"{constants.ENDPOINT} cannot be reached ({error}): check the connection, and "
             "HF_ENDPOINT if it is set"
