@@ -171,7 +171,7 @@ def usage(base: str, metrics: Metrics, repo_id: str | None = None) -> str:
     text: str = _USAGE.render(
         base=_named(base),
         prefix=repr(prefix) if prefix else "",
-        how=f"with {metrics.beams} beams" if metrics.beams > 1 else "greedily",
+        how=_how(metrics.beams),
         max_tokens=metrics.max_tokens,
         beams=metrics.beams,
         nf4=metrics.quantization == "nf4",
@@ -182,6 +182,13 @@ def usage(base: str, metrics: Metrics, repo_id: str | None = None) -> str:
         asked=json.dumps(prefix + EXAMPLE, ensure_ascii=False),
     )
     return text
+
+
+def _how(beams: int) -> str:
+    """How a model with so many beams is decoded."""
+    if beams == 1:
+        return "greedily"
+    return f"with {beams} beams (detox_tune takes the likeliest answer that is no copy)"
 
 
 def with_usage(text: str, usage: str) -> str:
