@@ -59,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"`PYTHONPATH=. python benchmarks/report_page.py --against {options.against}`, commit "
         f"{commit()}, {date.today()}. A made-up run of {options.trials} trials and {SENTENCES} "
         "sentences; CPU seconds of the page's main thread from opening it until every chart is "
-        f"drawn, Chromium {browser.version}, medians of {options.repeats}, opened in turn.\n\n"
+        f"drawn, Chromium {browser.version}, medians of {options.repeats}, opened in turn. The "
+        "start of the browser's process for the page is not counted.\n\n"
     )
     write_text(options.out / "report_page.md", about + markdown_table(head, rows))
     return 0
