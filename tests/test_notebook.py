@@ -27,7 +27,11 @@ def test_the_notebook_runs(notebook: Any, tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("DETOX_TUNE_CACHE", str(tmp_path / "cache"))
     NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}, timeout=800).execute()
-    search, table, answers = [cell.outputs for cell in notebook.cells if cell.cell_type == "code"]
+    quiet, search, table, answers = [
+        cell.outputs for cell in notebook.cells if cell.cell_type == "code"
+    ]
+    assert quiet == []
+    assert not any(output.get("name") == "stderr" for output in (*search, *table, *answers))
     assert search[-1].data["text/plain"] == "0"
     assert "trial_002" in table[-1].data["text/plain"]
     assert len(ast.literal_eval(answers[-1].data["text/plain"])) == 2
