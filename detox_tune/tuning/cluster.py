@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -174,6 +174,8 @@ def _check_temporary_folder() -> None:
 def check_shared(file: Path) -> None:
     """Refuse to leave checkpoints on a file system that a node of the cluster does not see.
 
+    A node that is lost meanwhile is passed over: no trial will run there.
+
     Args:
         file: that this process has just written.
 
@@ -181,22 +183,19 @@ def check_shared(file: Path) -> None:
         UserError: with the node's address.
     """
     sees = ray.remote(num_cpus=0)(os.path.exists)
-    nodes = [node for node in ray.nodes() if node["Alive"]]
-    answers = ray.get(
-        [
-            sees.options(
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(str(file))
-            for node in nodes
-        ]
-    )
-    for node, answer in zip(nodes, answers, strict=True):
-        if not answer:
-            raise UserError(
-                f"{file.parent} is not seen by the node {node['NodeManagerAddress']}, where trials "
-                "would leave checkpoints: give --out a folder that all nodes share, or --storage "
-                "a URI"
-            )
+    asked = []
+    for node in ray.nodes():
+        if node["Alive"]:
+            there = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            answer = sees.options(scheduling_strategy=there).remote(str(file))
+            asked.append((node["NodeManagerAddress"], answer))
+    for address, answer in asked:
+        with suppress(ray.exceptions.TaskUnschedulableError, ray.exceptions.NodeDiedError):
+            if not ray.get(answer):
+                raise UserError(
+                    f"{file.parent} is not seen by the node {address}, where trials would leave "
+                    "checkpoints: give --out a folder that all nodes share, or --storage a URI"
+                )
 
 
 def room(nodes: Iterable[Mapping[str, float]], cpus: float, gpus: float) -> int:

@@ -15,13 +15,14 @@ from typing import NamedTuple
 
 import psutil
 import pytest
+import ray
 from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import fs
 
 from detox_tune.config import SearchConfig
 from detox_tune.errors import UserError
-from detox_tune.tuning.cluster import check_ray, concurrency, room
+from detox_tune.tuning.cluster import check_ray, check_shared, concurrency, connected, room
 from tests.tuning.small_search import SPACE, read, rows, wait_until
 from tests.tuning.test_storage import below
 
@@ -196,6 +197,19 @@ def test_a_folder_that_a_node_does_not_see(folder: Path, cluster: RayCluster) ->
     assert "or --storage a URI" in line
 
 
+@pytest.mark.slow
+def test_a_node_that_is_lost_meanwhile_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost = {"Alive": True, "NodeID": "a" * 56, "NodeManagerAddress": "192.0.2.1"}
+    with connected(SearchConfig(name="x")):
+        here = ray.nodes()
+        monkeypatch.setattr(ray, "nodes", lambda: [lost, *here])
+        check_shared(tmp_path)
+        with pytest.raises(UserError, match="nowhere is not seen by the node"):
+            check_shared(tmp_path / "nowhere" / "file")
+
+
 SHARES = st.sampled_from([0.0, 0.1, 0.15, 0.25, 0.3, 0.5, 1.0, 2.0, 3.0])
 
 
@@ -242,5 +256,8 @@ def test_auto_where_the_last_ray_has_died(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(f"{CLUSTER}.get_ray_address_file", lambda _: str(file))
     with pytest.raises(UserError, match=f"'auto': nothing answers at {address}, where one was"):
         check_ray(SearchConfig(name="x", address="auto"))
-    file.unlink()
-    check_ray(SearchConfig(name="x", address="auto"))  # Ray says at once that there is none
+    file.unlink()  # then Ray is asked, which says at once that there is none
+    asked: list[str] = []
+    monkeypatch.setattr(f"{CLUSTER}._join", lambda address, _: asked.append(address))
+    check_ray(SearchConfig(name="x", address="auto"))
+    assert asked == ["auto"]
