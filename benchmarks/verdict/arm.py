@@ -23,6 +23,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState
 from benchmarks.verdict.experiment import Arm
 from benchmarks.verdict.remedies import losses_of, plain_trainer, probability_penalty
 from detox_tune.config import SearchConfig
+from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
 from detox_tune.data.text import words
 from detox_tune.evaluation.collapse import comparable
@@ -35,7 +36,9 @@ from detox_tune.tuning.base import load_cut_base
 from detox_tune.tuning.task import Task
 from detox_tune.tuning.trial import training_arguments, trial_trainer, use_device
 
-PER_SENTENCE = ("j", "copy_rate", "edit_recall", "kept")
+OWN = ("kept", "dropped_toxic")
+"""What is measured here beside the package's scores."""
+PER_SENTENCE = ("j", "copy_rate", "sim", "fl", "edit_recall", "toxic_retention", *OWN)
 """What is written of every test sentence, for paired intervals."""
 _LOSS_BATCH = 50
 
@@ -177,8 +180,10 @@ class _Watch(TrainerCallback):
             max_tokens=self._config.max_tokens,
         )
         frame = self._task.score(outputs, pairs, prefix)
-        frame["kept"] = [kept(output, pair) for output, pair in zip(outputs, pairs, strict=True)]
-        means = {**mean_scores(frame), "kept": float(frame["kept"].mean())}
+        answered = list(zip(outputs, pairs, strict=True))
+        frame["kept"] = [kept(*one) for one in answered]
+        frame["dropped_toxic"] = [dropped_toxic(*one, self._task.lexicon) for one in answered]
+        means = {**mean_scores(frame), **frame[list(OWN)].mean().to_dict()}
         return means, {name: frame[name].tolist() for name in PER_SENTENCE}
 
     @torch.no_grad()
@@ -223,6 +228,17 @@ def kept(output: str, pair: Pair) -> float:
     for reference in references:
         source = source & reference
     return (source & made).total() / source.total() if source else float("nan")
+
+
+def dropped_toxic(output: str, pair: Pair, lexicon: Lexicon) -> float:
+    """Share of the source's words that the output drops which are toxic words; nan for none.
+
+    Toxic words are those that the lexicon finds in the source.
+    """
+    dropped = _word_counts(pair.source, pair.language) - _word_counts(output, pair.language)
+    found = [pair.source[start:end] for start, end in lexicon.spans(pair.source, pair.language)]
+    toxic = _word_counts(" ".join(found), pair.language)
+    return (dropped & toxic).total() / dropped.total() if dropped else float("nan")
 
 
 def _word_counts(text: str, language: str) -> Counter[str]:

@@ -33,7 +33,7 @@ from detox_tune.machine import cores
 FOLDER = Path(__file__).parent
 COLUMNS = (
     *("arm", "seed", "commit", "split", "step", "seconds", "train_loss", "validation_loss"),
-    *("trained_share", "n", *SCORES, "kept"),
+    *("trained_share", "n", *SCORES, "kept", "dropped_toxic"),
 )
 
 
