@@ -32,6 +32,7 @@ from detox_tune.evaluation.scores import mean_scores
 from detox_tune.model.base import quiet_libraries
 from detox_tune.model.lora import adapted
 from detox_tune.model.vocabulary import CutTokenizer
+from detox_tune.training.detox_trainer import DetoxTrainer
 from detox_tune.tuning.base import load_cut_base
 from detox_tune.tuning.task import Task
 from detox_tune.tuning.trial import training_arguments, trial_trainer, use_device
@@ -98,7 +99,8 @@ def train_arm(arm: Arm) -> Result:
         trainer.train()
         last, sentences = watch.scored(model, test)
     at_end = {**watch.rows[-1], **last, "split": "test"}
-    return Result([*watch.rows, at_end], sentences)
+    share = trainer.mask_statistics.share if isinstance(trainer, DetoxTrainer) else 1.0
+    return Result([row | {"trained_share": share} for row in (*watch.rows, at_end)], sentences)
 
 
 @contextmanager
