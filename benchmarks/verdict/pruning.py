@@ -1,0 +1,248 @@
+"""python -m benchmarks.verdict.pruning RUN [RUN…]: what pruning saves, and what it kills wrongly.
+
+RUN is a search that pruned nothing (`pruning_space.yaml`), so it is known what became of every
+trial. The search's own scheduler judges its reports again, as they would have come with some trials
+at once and steps of equal time: in the order of the trials, and in others drawn at random. Random
+trials do not depend on one another, so a pruner sees here what it would have seen. With TPE they
+do, so TPE is not in this table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import heapq
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from benchmarks.tables import commit, markdown_table
+from detox_tune.cli import OneLineParser, path, run_command
+from detox_tune.files import write_text
+
+Reports = Sequence[Mapping[str, Any]]
+_NEVER = 10**9
+PRUNERS: dict[str, dict[str, Any]] = {
+    "no pruning": {},
+    "collapse rule": {"threshold": 0.6},
+    "ASHA": {"grace": 0.3, "reduction": 4.0},
+    "ASHA + collapse rule": {"grace": 0.3, "reduction": 4.0, "threshold": 0.6},
+}
+"""Grace as a share of a trial's steps."""
+GRID = {"grace": (0.1, 0.2, 0.3, 0.5), "reduction": (2.0, 3.0, 4.0), "threshold": (0.5, 0.6, 0.8)}
+GOOD = 0.99
+"""Of the best j that any trial has, what a search is to reach."""
+COLLAPSED = 0.6
+"""Copy rate at the end from which an unpruned trial counts as collapsed."""
+TOP = 0.1
+"""Share of the trials that a pruner should never stop before their best."""
+
+
+@dataclass
+class Replay:
+    """What a pruner did with the trials of a search, in one order."""
+
+    steps: dict[int, int] = field(default_factory=dict)
+    """Trial -> training steps that it got."""
+    reached: int | None = None
+    """Steps of all trials until the first report of at least GOOD of the best j; None if never."""
+
+
+def replay(
+    trials: Sequence[Reports], order: Sequence[int], pruner: Mapping[str, Any], *, slots: int
+) -> Replay:
+    """Let the scheduler judge the reports of trials that run `slots` at once.
+
+    Args:
+        trials: of each all reports, at the same steps.
+        order: indices of trials as they start.
+        pruner: grace and threshold as in PRUNERS.
+        slots: trials at once.
+    """
+    from ray.tune.schedulers import TrialScheduler
+
+    from detox_tune.tuning.scheduler import CollapseScheduler
+
+    last = trials[0][-1]["step"]
+    scheduler = CollapseScheduler(
+        max_steps=last,
+        grace_steps=round(pruner.get("grace", 1.0) * last),
+        reduction_factor=pruner.get("reduction", 4.0),
+        collapse_grace=pruner.get("collapse_grace", 0.3) * last
+        if "threshold" in pruner
+        else _NEVER,
+        collapse_threshold=pruner.get("threshold", 1.0),
+    )
+    scheduler.set_search_properties("j", "max")
+    good, done, made = GOOD * best_j(trials), 0, Replay()
+    waiting = list(reversed(order))
+    running: list[tuple[int, int, int]] = []  # when the next report comes, trial, which report
+
+    def start(now: int) -> None:
+        if waiting:
+            trial = waiting.pop()
+            scheduler.on_trial_add(None, _named(trial))
+            heapq.heappush(running, (now + trials[trial][0]["step"], trial, 0))
+
+    for _ in range(slots):
+        start(0)
+    while running:
+        now, trial, number = heapq.heappop(running)
+        report = trials[trial][number]
+        done += report["step"] - (trials[trial][number - 1]["step"] if number else 0)
+        made.steps[trial] = report["step"]
+        if made.reached is None and report["feasible_j"] >= good:
+            made.reached = done
+        decision = scheduler.on_trial_result(None, _named(trial), dict(report))
+        if decision == TrialScheduler.STOP or number + 1 == len(trials[trial]):
+            start(now)
+        else:
+            wait = trials[trial][number + 1]["step"] - report["step"]
+            heapq.heappush(running, (now + wait, trial, number + 1))
+    return made
+
+
+def _named(trial: int) -> Any:
+    """What the scheduler reads of Tune's trial."""
+
+    class Named(SimpleNamespace):
+        def __str__(self) -> str:
+            return str(self.trial_id)
+
+    return Named(trial_id=f"trial_{trial + 1:03d}")
+
+
+def best_j(trials: Sequence[Reports]) -> float:
+    """The highest feasible j of any report."""
+    return max(float(report["feasible_j"]) for reports in trials for report in reports)
+
+
+def judged(trials: Sequence[Reports], made: Replay) -> dict[str, float]:
+    """The figures of one replay; nan where there is nothing to count."""
+    whole = sum(reports[-1]["step"] for reports in trials)
+    budget = trials[0][-1]["step"]
+    bests = [max(float(report["feasible_j"]) for report in reports) for reports in trials]
+    top = sorted(range(len(trials)), key=lambda i: -bests[i])[: max(1, round(TOP * len(trials)))]
+    least = min(bests[i] for i in top)
+    seen = [
+        max(float(r["feasible_j"]) for r in reports if r["step"] <= made.steps[i])
+        for i, reports in enumerate(trials)
+    ]
+    collapsed = [i for i, reports in enumerate(trials) if reports[-1]["copy_rate"] >= COLLAPSED]
+    return {
+        "compute": sum(made.steps.values()) / whole,
+        "reached": float(made.reached is not None),
+        "to_good": np.nan if made.reached is None else made.reached / whole,
+        "collapsed_at": float(np.median([made.steps[i] / budget for i in collapsed]))
+        if collapsed
+        else np.nan,
+        "false_kills": sum(seen[i] < least for i in top) / len(top),
+        "lost": 1 - max(seen) / max(bests),
+    }
+
+
+def table(
+    searches: Sequence[Sequence[Reports]],
+    pruners: Mapping[str, Mapping[str, Any]],
+    *,
+    orders: int,
+    slots: int,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Means over searches and orders of the figures of each pruner, a row each."""
+    rows = []
+    for name, pruner in pruners.items():
+        rng = np.random.default_rng(seed)
+        for trials in searches:
+            own = np.arange(len(trials))
+            for order in [own, *(rng.permutation(own) for _ in range(orders - 1))]:
+                made = replay(trials, list(map(int, order)), pruner, slots=slots)
+                rows.append({"pruner": name, **judged(trials, made)})
+    return pd.DataFrame(rows).groupby("pruner", sort=False).mean()
+
+
+def grid() -> dict[str, dict[str, Any]]:
+    """All pruners of GRID, by name."""
+    return {
+        f"grace {g:g}, reduction {r:g}, threshold {t:g}": {
+            "grace": g,
+            "reduction": r,
+            "threshold": t,
+        }
+        for g, r, t in product(*GRID.values())
+    }
+
+
+def read_trials(run: Path) -> list[list[dict[str, Any]]]:
+    """The reports of all trials of a search that pruned nothing; `n` is for the scheduler."""
+    from detox_tune.tuning.study import read_study
+
+    search = json.loads((run / "search.json").read_text(encoding="utf-8"))["search"]
+    trials = [
+        [
+            report | {"n": search["validation_pairs"]}
+            for report in one.user_attrs["history"]["reports"]
+        ]
+        for one in read_study(run).get_trials(deepcopy=False)
+    ]
+    return [reports for reports in trials if reports and reports[-1]["step"] == search["steps"]]
+
+
+_HEAD = {
+    "compute": "steps of all",
+    "reached": "reach it",
+    "to_good": "steps to it",
+    "collapsed_at": "collapsed end at",
+    "false_kills": "top tenth stopped",
+    "lost": "j lost",
+}
+ABOUT = f"""\
+Shares of the steps that all trials take without pruning. "It" is a report of {GOOD:.0%} of the
+best `j` that any trial has at a copy rate that may win. Collapsed are trials that end with a copy
+rate of at least {COLLAPSED:g} if nothing stops them; where in their budget they end is a median.
+"Top tenth stopped": the share of the best {TOP:.0%} of the trials that end before they are as good
+as the last of these: false kills. "j lost": how far the best that is left is below the best of all.
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Replay, and write the page."""
+    parser = OneLineParser(prog="python -m benchmarks.verdict.pruning", description=__doc__)
+    parser.add_argument("runs", type=path, nargs="+", help="folders of searches without pruning")
+    parser.add_argument("--orders", type=int, default=100, help="of the trials (default: 100)")
+    parser.add_argument("--slots", type=int, default=2, help="trials at once (default: 2)")
+    parser.add_argument("--out", type=path, default=Path("results/verdict/pruning.md"))
+    options: argparse.Namespace = parser.parse_args(arguments)
+    searches = [read_trials(run) for run in options.runs]
+    named = {"orders": options.orders, "slots": options.slots}
+    pages = [_markdown(table(searches, pruners, **named)) for pruners in (PRUNERS, grid())]
+    trials = ", ".join(str(len(trials)) for trials in searches)
+    runs = " ".join(run.name for run in options.runs)
+    write_text(
+        options.out,
+        f"# What pruning saves, and what it kills wrongly\n\n"
+        f"`python -m benchmarks.verdict.pruning {runs} --orders {options.orders} --slots "
+        f"{options.slots}`, commit {commit()}\n\nSearches of {trials} trials, each in "
+        f"{options.orders} orders.\n\n{ABOUT}\n{pages[0]}\n## Grace, reduction and threshold\n\n"
+        f"ASHA + collapse rule. Grace is a share of a trial's steps.\n\n{pages[1]}",
+    )
+    print(pages[0], pages[1], sep="\n")
+    return 0
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    rows = [
+        [str(name), *(f"{values[column]:.3f}" for column in _HEAD)]
+        for name, values in frame.iterrows()
+    ]
+    return markdown_table(["pruner", *_HEAD.values()], rows)
+
+
+if __name__ == "__main__":
+    run_command(main)
