@@ -16,6 +16,9 @@ from detox_tune.errors import UserError
 if TYPE_CHECKING:
     from detox_tune.evaluation.adapters import TunedModel
 
+PATIENCE = 4
+"""With 1, its default, CTranslate2 stops at the first answers; transformers looks for better."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit code."""
@@ -75,7 +78,18 @@ def _convert(model: Path, folder: Path, tuned: TunedModel, sources: Sequence[str
 
     from detox_tune.evaluation.rewriting import Answer, likeliest_new
 
-    ctranslate2.converters.TransformersConverter(str(model)).convert(str(folder))
+    class Converter(ctranslate2.converters.TransformersConverter):  # type: ignore[misc]
+        """Scales the decoder's output where transformers does."""
+
+        def load_model(self, *names: Any, **options: Any) -> Any:
+            # 4.8.5 scales it if the head is tied, and every T5 family config of transformers 5 says
+            # that. Greedy answers stay as they are, but all probabilities get nearly equal.
+            loaded: Any = super().load_model(*names, **options)
+            scaled = getattr(loaded.config, "scale_decoder_outputs", False)
+            loaded.config.tie_word_embeddings = scaled
+            return loaded
+
+    Converter(str(model)).convert(str(folder))
     translator: Any = ctranslate2.Translator(str(folder))
     tokenizer: Any = tuned.tokenizer
     asked = [
@@ -87,6 +101,7 @@ def _convert(model: Path, folder: Path, tuned: TunedModel, sources: Sequence[str
         beam_size=tuned.beams,
         num_hypotheses=tuned.beams,
         max_decoding_length=tuned.max_tokens,
+        patience=PATIENCE,
     )
 
     def text(tokens: Sequence[str]) -> str:

@@ -71,3 +71,18 @@ def test_the_command(best: Path, tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "--task-prefix 'detoxify: ' --reference PAIRS" in printed
     with pytest.raises(UserError, match="merged exists already"):
         main([str(best), str(merged)])
+
+
+def test_the_converted_model_has_the_same_probabilities(best: Path, tmp_path: Path) -> None:
+    ctranslate2 = pytest.importorskip("ctranslate2")
+    main([str(best), str(tmp_path / "merged"), "--ctranslate2", str(tmp_path / "fast")])
+    merged = load_whole_model(str(tmp_path / "merged"))
+    tokenizer: Any = merged.tokenizer
+    ids = tokenizer(SOURCES[0], return_tensors="pt").input_ids
+    with torch.no_grad():
+        ours = merged.model(input_ids=ids, labels=ids).logits.log_softmax(-1)
+    tokens = tokenizer.convert_ids_to_tokens(ids[0])
+    translator = ctranslate2.Translator(str(tmp_path / "fast"))
+    (theirs,) = translator.score_batch([tokens], [tokens[:-1]])  # it adds the end token
+    expected = ours[0].gather(1, ids[0, :, None])[:, 0].tolist()
+    assert theirs.log_probs == pytest.approx(expected, abs=1e-3)
