@@ -19,9 +19,9 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pad_sequence
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainerState, TrainingArguments
+from verdict.experiment import Arm
+from verdict.remedies import losses_of, plain_trainer, probability_penalty
 
-from benchmarks.verdict.experiment import Arm
-from benchmarks.verdict.remedies import losses_of, plain_trainer, probability_penalty
 from detox_tune.config import SearchConfig
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
@@ -57,15 +57,15 @@ class Result(NamedTuple):
 
     rows: list[dict[str, Any]]
     """One for each report, and the last one for the test split."""
-    sentences: dict[str, list[float]]
-    """For each of PER_SENTENCE the values of the test sentences."""
+    sentences: dict[str, list[Any]]
+    """For each of PER_SENTENCE the values of the test sentences; and their `language`."""
 
 
 _shared: Shared | None = None
 
 
 def load_shared(path: Path) -> None:
-    """Called once in each worker process, with the file of a pickled `Shared` that `run` wrote."""
+    """Called once in each worker process, with a pickled `Shared`."""
     global _shared
     quiet_libraries()
     warnings.simplefilter("ignore", FutureWarning)
@@ -171,7 +171,7 @@ class _Watch(TrainerCallback):
 
     def scored(
         self, model: Any, pairs: Sequence[Pair]
-    ) -> tuple[dict[str, float], dict[str, list[float]]]:
+    ) -> tuple[dict[str, float], dict[str, list[Any]]]:
         """Mean scores of greedy answers, and the values of each sentence."""
         prefix = self._arm.trial.task_prefix
         outputs = rewrite(
@@ -186,7 +186,8 @@ class _Watch(TrainerCallback):
         frame["kept"] = [kept(*one) for one in answered]
         frame["dropped_toxic"] = [dropped_toxic(*one, self._task.lexicon) for one in answered]
         means = {**mean_scores(frame), **frame[list(OWN)].mean().to_dict()}
-        return means, {name: frame[name].tolist() for name in PER_SENTENCE}
+        frame["language"] = [pair.language for pair in pairs]
+        return means, {name: frame[name].tolist() for name in (*PER_SENTENCE, "language")}
 
     @torch.no_grad()
     def _validation_loss(self, model: nn.Module) -> float:

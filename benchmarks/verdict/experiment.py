@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from verdict.remedies import REMEDIES
 
-from benchmarks.verdict.remedies import REMEDIES
 from detox_tune.config import READ_WITH, SearchConfig, TrialConfig
 from detox_tune.errors import UserError
 from detox_tune.settings import validated

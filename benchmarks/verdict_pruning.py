@@ -1,6 +1,6 @@
-"""python -m benchmarks.verdict.pruning RUN [RUN…]: what pruning saves, and what it kills wrongly.
+"""python benchmarks/verdict_pruning.py RUN [RUN…]: what pruning saves, and what it kills wrongly.
 
-RUN is a search that pruned nothing (`pruning_space.yaml`), so it is known what became of every
+RUN is a search that pruned nothing (`verdict_pruning.yaml`), so it is known what became of every
 trial. The search's own scheduler judges its reports again, as they would have come with some trials
 at once and steps of equal time: in the order of the trials, and in others drawn at random. Random
 trials do not depend on one another, so a pruner sees here what it would have seen. With TPE they
@@ -21,8 +21,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from tables import commit, markdown_table
 
-from benchmarks.tables import commit, markdown_table
 from detox_tune.cli import OneLineParser, path, run_command
 from detox_tune.files import write_text
 
@@ -80,6 +80,7 @@ def replay(
         collapse_threshold=pruner.get("threshold", 1.0),
     )
     scheduler.set_search_properties("j", "max")
+    controller: Any = None  # which the scheduler does not read
     good, done, made = GOOD * best_j(trials), 0, Replay()
     waiting = list(reversed(order))
     running: list[tuple[int, int, int]] = []  # when the next report comes, trial, which report
@@ -87,7 +88,7 @@ def replay(
     def start(now: int) -> None:
         if waiting:
             trial = waiting.pop()
-            scheduler.on_trial_add(None, _named(trial))
+            scheduler.on_trial_add(controller, _named(trial))
             heapq.heappush(running, (now + trials[trial][0]["step"], trial, 0))
 
     for _ in range(slots):
@@ -99,7 +100,7 @@ def replay(
         made.steps[trial] = report["step"]
         if made.reached is None and report["feasible_j"] >= good:
             made.reached = done
-        decision = scheduler.on_trial_result(None, _named(trial), dict(report))
+        decision = scheduler.on_trial_result(controller, _named(trial), dict(report))
         if decision == TrialScheduler.STOP or number + 1 == len(trials[trial]):
             start(now)
         else:
@@ -213,7 +214,7 @@ as the last of these: false kills. "j lost": how far the best that is left is be
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Replay, and write the page."""
-    parser = OneLineParser(prog="python -m benchmarks.verdict.pruning", description=__doc__)
+    parser = OneLineParser(prog="python benchmarks/verdict_pruning.py", description=__doc__)
     parser.add_argument("runs", type=path, nargs="+", help="folders of searches without pruning")
     parser.add_argument("--orders", type=int, default=100, help="of the trials (default: 100)")
     parser.add_argument("--slots", type=int, default=2, help="trials at once (default: 2)")
@@ -227,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_text(
         options.out,
         f"# What pruning saves, and what it kills wrongly\n\n"
-        f"`python -m benchmarks.verdict.pruning {runs} --orders {options.orders} --slots "
+        f"`python benchmarks/verdict_pruning.py {runs} --orders {options.orders} --slots "
         f"{options.slots}`, commit {commit()}\n\nSearches of {trials} trials, each in "
         f"{options.orders} orders.\n\n{ABOUT}\n{pages[0]}\n## Grace, reduction and threshold\n\n"
         f"ASHA + collapse rule. Grace is a share of a trial's steps.\n\n{pages[1]}",

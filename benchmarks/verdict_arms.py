@@ -1,6 +1,6 @@
-"""python -m benchmarks.verdict.run EXPERIMENT: train the arms of an experiment with every seed.
+"""python benchmarks/verdict_arms.py EXPERIMENT: train the arms of an experiment with every seed.
 
-    python -m benchmarks.verdict.run claims \\
+    python benchmarks/verdict_arms.py claims \\
         --data paradetox_en.tsv --lexicon multilingual_toxic_lexicon
 
 Writes results/verdict/EXPERIMENT.csv, a row for each report of each arm, and
@@ -24,13 +24,13 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
+from tables import commit
 
-from benchmarks.tables import commit
 from detox_tune.cli import OneLineParser, path, run_command
 from detox_tune.evaluation.scores import SCORES
 from detox_tune.machine import cores
 
-FOLDER = Path(__file__).parent
+FOLDER = Path(__file__).parent / "verdict"
 COLUMNS = (
     *("arm", "seed", "commit", "split", "step", "seconds", "train_loss", "validation_loss"),
     *("trained_share", "n", *SCORES, "kept", "dropped_toxic"),
@@ -40,7 +40,7 @@ COLUMNS = (
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train what the tables do not hold yet."""
     options = _parser().parse_args(arguments)
-    from benchmarks.verdict.experiment import read_experiment
+    from verdict.experiment import read_experiment
 
     console = Console()
     experiment = read_experiment(FOLDER / f"{options.experiment}.yaml")
@@ -73,7 +73,8 @@ def _train(
     console: Console,
 ) -> None:
     """Prepare what arms share, and train them in processes of their own."""
-    from benchmarks.verdict.arm import Shared, load_shared, train_arm
+    from verdict.arm import Shared, load_shared, train_arm
+
     from detox_tune.tuning.base import find_base
     from detox_tune.tuning.corpus import load_corpus
     from detox_tune.tuning.task import build_task
@@ -139,13 +140,13 @@ def _cell(value: object) -> object:
     return f"{value:.5g}" if isinstance(value, float) else value
 
 
-def _short(value: float) -> str:
-    return f"{round(value, 3):g}"
+def _short(value: object) -> str:
+    return f"{round(value, 3):g}" if isinstance(value, float) else str(value)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = OneLineParser(
-        prog="python -m benchmarks.verdict.run",
+        prog="python benchmarks/verdict_arms.py",
         description="Train the arms of an experiment of the verdict; go on where it was stopped.",
     )
     names = sorted(file.stem for file in FOLDER.glob("*.yaml"))

@@ -1,0 +1,99 @@
+"""The charts of the verdict: Altair draws them, vl-convert makes SVG of them."""
+
+from __future__ import annotations
+
+import altair as alt
+import pandas as pd
+import vl_convert
+
+from detox_tune.tuning.report.charts import VEGA_LITE
+
+LOSSES = {
+    "cross-entropy": "#d55e00",
+    "penalty": "#b5608f",
+    "mask": "#009e73",
+    "mask and penalty": "#0072b2",
+}
+"""What an arm trains with -> its colour (Okabe and Ito's)."""
+SHARED_RATE = 1e-3
+"""The learning rate of arms of the experiment `collapse` that name none."""
+_WIDTH, _HEIGHT = 560, 340
+
+
+def loss_of(arm: str) -> str:
+    """The name in LOSSES of an arm of the experiment `collapse`."""
+    mask, penalty = "mask_strategy" in arm, "gamma" in arm
+    if mask:
+        return "mask and penalty" if penalty else "mask"
+    return "penalty" if penalty else "cross-entropy"
+
+
+def charts(reports: pd.DataFrame) -> dict[str, str]:
+    """SVG of each chart that there are rows for, by name."""
+    final = reports[(reports["split"] == "test") & ~reports["arm"].str.contains("pocket_steps")]
+    made = {"frontier": frontier(final), "loss": loss_beside_copying(reports)}
+    collapse = reports[reports["experiment"] == "collapse"]
+    if len(collapse):
+        made["collapse"] = collapse_map(collapse[collapse["split"] == "validation"])
+    return {name: vl_convert.vegalite_to_svg(c.to_dict(), VEGA_LITE) for name, c in made.items()}
+
+
+def frontier(final: pd.DataFrame) -> alt.Chart:
+    """`j` against copy rate on the test split, a point for each arm (mean over seeds)."""
+    points = final.groupby("arm", as_index=False)[["j", "copy_rate"]].mean()
+    points["loss"] = points["arm"].map(_short_loss)
+    chart: alt.Chart = (
+        alt.Chart(points, title="Every arm on the test split, mean over seeds")
+        .mark_point(filled=True, size=70, opacity=0.85)
+        .encode(
+            alt.X("copy_rate:Q", title="copy rate (greedy)"),
+            alt.Y("j:Q", title="j"),
+            alt.Color("loss:N", title=None),
+            alt.Shape("loss:N", title=None),
+        )
+        .properties(width=_WIDTH, height=_HEIGHT)
+    )
+    return chart
+
+
+def _short_loss(arm: str) -> str:
+    for remedy in ("unlikelihood", "orpo", "probability"):
+        if remedy in arm:
+            return "penalty on probabilities" if remedy == "probability" else remedy
+    return loss_of(arm)
+
+
+def loss_beside_copying(reports: pd.DataFrame) -> alt.Chart:
+    """Validation loss of all reports against their copy rate."""
+    points = reports[reports["split"] == "validation"]
+    chart: alt.Chart = (
+        alt.Chart(points, title="The loss does not show the copying")
+        .mark_point(filled=True, size=20, opacity=0.5)
+        .encode(
+            alt.X("validation_loss:Q", title="validation loss, nats a token").scale(zero=False),
+            alt.Y("copy_rate:Q", title="copy rate on the validation sample"),
+            alt.Color("experiment:N", title=None),
+        )
+        .properties(width=_WIDTH, height=_HEIGHT)
+    )
+    return chart
+
+
+def collapse_map(reports: pd.DataFrame) -> alt.FacetChart:
+    """Copy rate over steps, a line for each learning rate, a panel for each loss."""
+    lines = reports[~reports["arm"].str.contains("pairs=|pocket_steps=")].copy()
+    lines["loss"] = lines["arm"].map(loss_of)
+    rates = lines["arm"].str.extract(r"learning_rate=(\S+)")[0].astype(float)
+    lines["learning rate"] = rates.fillna(SHARED_RATE)
+    base = (
+        alt.Chart(lines)
+        .mark_line(point=True, strokeWidth=2)
+        .encode(
+            alt.X("step:Q", title="steps"),
+            alt.Y("mean(copy_rate):Q", title="copy rate").scale(domain=(0, 1)),
+            alt.Color("learning rate:O").scale(scheme="viridis"),
+        )
+        .properties(width=240, height=180)
+    )
+    chart: alt.FacetChart = base.facet("loss:N", columns=2, title="Where collapse begins and ends")
+    return chart
