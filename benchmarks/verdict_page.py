@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pandas as pd
 from tables import commit, markdown_table
-from verdict.analysis import RATIOS, effect, read_reports, read_sentences, steering
+from verdict.analysis import RATIOS, Effect, effect, read_reports, read_sentences, steering
 from verdict.charts import charts
-from verdict.claims import CLAIMS, COMPARISONS
+from verdict.claims import CLAIMS, COMPARISONS, Comparison
 
 from detox_tune.cli import OneLineParser, path, run_command
 from detox_tune.files import write_text
@@ -65,30 +65,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _claims(folder: Path, reports: pd.DataFrame) -> str:
     sentences = read_sentences(folder)
-    rows = []
-    for one in COMPARISONS:
-        found = effect(one, reports, sentences)
-        ratio = one.score in RATIOS
-        what = one.score + (f" {'/' if ratio else '-'} {one.against}" if one.against else "")
-        what += f", {one.language}" if one.language else ""
-        asked = f"{one.side} {one.bound:g}"
-        if found is None:
-            rows.append([f"{one.claim}. {CLAIMS[one.claim]}", one.arm, what, asked, *["-"] * 4])
-            continue
-        rows.append(
-            [
-                f"{one.claim}. {CLAIMS[one.claim]}",
-                one.arm,
-                what,
-                asked,
-                f"{found.value:.3f}",
-                f"{found.low:.3f} to {found.high:.3f}",
-                f"{found.n} ({found.seeds} seeds)",
-                f"**{found.verdict(one)}**",
-            ]
-        )
-    head = ["claim", "arm", "score", "claimed", "measured", "95%", "n", "verdict"]
-    return markdown_table(head, rows, texts=4)
+    text = ""
+    for number, claim in CLAIMS.items():
+        rows = [
+            _claim_row(one, effect(one, reports, sentences))
+            for one in COMPARISONS
+            if one.claim == number
+        ]
+        head = ["arm", "score", "claimed", "measured", "95%", "n", "verdict"]
+        text += f"### {number}. {claim}\n\n{markdown_table(head, rows, texts=3)}\n"
+    return text
+
+
+def _claim_row(one: Comparison, found: Effect | None) -> list[str]:
+    sign = "/" if one.score in RATIOS else "-"
+    score = one.score + (f" {sign} that of {one.against}" if one.against else "")
+    score += f", {one.language}" if one.language else ""
+    asked = [one.arm, score, f"{one.side} {one.bound:g}"]
+    if found is None:
+        return [*asked, "not run", "", "", ""]
+    interval = f"{found.low:.3f} to {found.high:.3f}"
+    n = f"{found.n}, {found.seeds} seed{'s' * (found.seeds > 1)}"
+    return [*asked, f"{found.value:.3f}", interval, n, f"**{found.verdict(one)}**"]
 
 
 def _steering(reports: pd.DataFrame) -> str:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 import verdict_arms as run
+import verdict_page as page
 from transformers import PreTrainedModel, TrainingArguments
 from verdict import arm as arm_module
 from verdict.analysis import Effect, effect, steering
@@ -233,6 +234,7 @@ def test_a_difference_in_one_language() -> None:
 def test_verdicts(side: Any, low: float, high: float, verdict: str) -> None:
     comparison = Comparison(1, "a", "copy_rate", side, 0.9)
     assert Effect((low + high) / 2, low, high, 10, 1).verdict(comparison) == verdict
+    assert Effect((low + high) / 2, low, high, 2, 2).verdict(comparison) == "open"
 
 
 def test_ratios_are_of_curves() -> None:
@@ -262,3 +264,30 @@ def test_what_to_steer_by() -> None:
     assert found["j"] == pytest.approx(1)
     assert found["validation_loss"] == pytest.approx(-1)
     assert abs(found["exact_copy_rate"]) < 0.9
+
+
+def test_the_page_of_what_was_trained(tmp_path: Path) -> None:
+    arms = {
+        "lora=first": 0.5,
+        "default": 0.2,
+        "learning_rate=0.01 mask_strategy=toxic_context": 0.1,
+    }
+    for experiment in ("claims", "collapse"):
+        reports, sentences = [], []
+        for n, (arm, rate) in enumerate(arms.items()):
+            of_arm: dict[str, Any] = dict.fromkeys(run.COLUMNS, 0.1 * n)
+            of_arm |= {"arm": arm, "seed": 0, "commit": "abc", "copy_rate": rate}
+            for split, step in (("validation", 20), ("validation", 100), ("test", 100)):
+                reports.append(of_arm | {"split": split, "step": step})
+            copied = " ".join(["1"] * round(100 * rate) + ["0"] * round(100 - 100 * rate))
+            sentences.append({"arm": arm, "seed": 0, "score": "copy_rate", "values": copied})
+        pd.DataFrame(reports).to_csv(tmp_path / f"{experiment}.csv", index=False)
+        pd.DataFrame(sentences).to_csv(tmp_path / f"{experiment}_sentences.csv", index=False)
+    assert page.main(["--folder", str(tmp_path)]) == 0
+    claims = (tmp_path / "claims.md").read_text(encoding="utf-8")
+    copied = "| claims/lora=first | copy_rate | above 0.9 | 0.500 | 0.404 to 0.596 | 100, 1 seed |"
+    assert f"{copied} **does not hold** |" in claims
+    assert "| tries/default | copy_rate | above 0.9 | not run |" in claims
+    assert "| lora=first | 1 | 0.000 | 0.500 |" in (tmp_path / "arms.md").read_text("utf-8")
+    for chart in ("frontier", "loss", "collapse", "pairs_and_base"):
+        assert "<svg" in (tmp_path / f"{chart}.svg").read_text(encoding="utf-8")

@@ -14,6 +14,7 @@ from detox_tune.evaluation.intervals import bootstrap_mean, mean_intervals
 
 RATIOS = ("steps_to_95",)
 """Measured on the validation curves, one value a seed."""
+_LEAST = 3
 
 
 class Effect(NamedTuple):
@@ -27,7 +28,9 @@ class Effect(NamedTuple):
     seeds: int
 
     def verdict(self, comparison: Comparison) -> str:
-        """`holds`, `does not hold` or `open`."""
+        """`holds`, `does not hold` or `open`; open with fewer than three values."""
+        if self.n < _LEAST:
+            return "open"
         sides = {"above": (self.low, self.high), "below": (-self.high, -self.low)}
         bound = comparison.bound if comparison.side == "above" else -comparison.bound
         low, high = sides[comparison.side]

@@ -13,15 +13,26 @@ LOSSES = {
     "penalty": "#b5608f",
     "mask": "#009e73",
     "mask and penalty": "#0072b2",
+    "unlikelihood": "#56b4e9",
+    "orpo": "#8a8a8a",
+    "penalty on probabilities": "#333333",
 }
 """What an arm trains with -> its colour (Okabe and Ito's)."""
 SHARED_RATE = 1e-3
 """The learning rate of arms of the experiment `collapse` that name none."""
+COLOUR = alt.Color(
+    "loss:N", title=None, scale=alt.Scale(domain=list(LOSSES), range=list(LOSSES.values()))
+)
+ALL_PAIRS, ALL_STEPS = 10000, 3000
+"""About how many pairs, and how many pre-training steps, arms have that name none."""
 _WIDTH, _HEIGHT = 560, 340
 
 
 def loss_of(arm: str) -> str:
-    """The name in LOSSES of an arm of the experiment `collapse`."""
+    """The name in LOSSES of an arm."""
+    for remedy in ("unlikelihood", "orpo", "probability"):
+        if remedy in arm:
+            return "penalty on probabilities" if remedy == "probability" else remedy
     mask, penalty = "mask_strategy" in arm, "gamma" in arm
     if mask:
         return "mask and penalty" if penalty else "mask"
@@ -35,39 +46,33 @@ def charts(reports: pd.DataFrame) -> dict[str, str]:
     collapse = reports[reports["experiment"] == "collapse"]
     if len(collapse):
         made["collapse"] = collapse_map(collapse[collapse["split"] == "validation"])
+        made["pairs_and_base"] = pairs_and_base(collapse[collapse["split"] == "test"])
     return {name: vl_convert.vegalite_to_svg(c.to_dict(), VEGA_LITE) for name, c in made.items()}
 
 
 def frontier(final: pd.DataFrame) -> alt.Chart:
     """`j` against copy rate on the test split, a point for each arm (mean over seeds)."""
     points = final.groupby("arm", as_index=False)[["j", "copy_rate"]].mean()
-    points["loss"] = points["arm"].map(_short_loss)
+    points["loss"] = points["arm"].map(loss_of)
     chart: alt.Chart = (
         alt.Chart(points, title="Every arm on the test split, mean over seeds")
         .mark_point(filled=True, size=70, opacity=0.85)
         .encode(
             alt.X("copy_rate:Q", title="copy rate (greedy)"),
             alt.Y("j:Q", title="j"),
-            alt.Color("loss:N", title=None),
-            alt.Shape("loss:N", title=None),
+            COLOUR,
+            alt.Shape("loss:N", title=None, scale=alt.Scale(domain=list(LOSSES))),
         )
         .properties(width=_WIDTH, height=_HEIGHT)
     )
     return chart
 
 
-def _short_loss(arm: str) -> str:
-    for remedy in ("unlikelihood", "orpo", "probability"):
-        if remedy in arm:
-            return "penalty on probabilities" if remedy == "probability" else remedy
-    return loss_of(arm)
-
-
 def loss_beside_copying(reports: pd.DataFrame) -> alt.Chart:
     """Validation loss of all reports against their copy rate."""
     points = reports[reports["split"] == "validation"]
     chart: alt.Chart = (
-        alt.Chart(points, title="The loss does not show the copying")
+        alt.Chart(points, title="Loss and copying, at every report of every arm")
         .mark_point(filled=True, size=20, opacity=0.5)
         .encode(
             alt.X("validation_loss:Q", title="validation loss, nats a token").scale(zero=False),
@@ -97,3 +102,27 @@ def collapse_map(reports: pd.DataFrame) -> alt.FacetChart:
     )
     chart: alt.FacetChart = base.facet("loss:N", columns=2, title="Where collapse begins and ends")
     return chart
+
+
+def pairs_and_base(final: pd.DataFrame) -> alt.HConcatChart:
+    """Copy rate on the test split over the number of pairs, and over the base's pre-training."""
+    panels = []
+    for name, title in (("pairs", "training pairs"), ("pocket_steps", "pre-training steps")):
+        of_panel = final["arm"].str.contains(f"{name}=")
+        whole = ~final["arm"].str.contains("learning_rate=|pairs=|pocket_steps=")
+        points = final[of_panel | whole].copy()
+        points["loss"] = points["arm"].map(loss_of)
+        points = points[points["loss"].isin(["cross-entropy", "mask and penalty"])]
+        found = points["arm"].str.extract(rf"{name}=(\S+)")[0].astype(float)
+        points[name] = found.fillna({"pairs": ALL_PAIRS, "pocket_steps": ALL_STEPS}[name])
+        panels.append(
+            alt.Chart(points)
+            .mark_line(point=True, strokeWidth=2)
+            .encode(
+                alt.X(f"{name}:Q", title=title).scale(type="log"),
+                alt.Y("mean(copy_rate):Q", title="copy rate").scale(domain=(0, 1)),
+                COLOUR,
+            )
+            .properties(width=240, height=180)
+        )
+    return alt.hconcat(*panels, title="Fewer pairs, and a base that copies less well")
