@@ -42,7 +42,10 @@ def loss_of(arm: str) -> str:
 def charts(reports: pd.DataFrame) -> dict[str, str]:
     """SVG of each chart that there are rows for, by name."""
     final = reports[(reports["split"] == "test") & ~reports["arm"].str.contains("pocket_steps")]
-    made = {"frontier": frontier(final), "loss": loss_beside_copying(reports)}
+    made: dict[str, alt.TopLevelMixin] = {
+        "frontier": frontier(final),
+        "loss": loss_beside_copying(reports),
+    }
     collapse = reports[reports["experiment"] == "collapse"]
     if len(collapse):
         made["collapse"] = collapse_map(collapse[collapse["split"] == "validation"])

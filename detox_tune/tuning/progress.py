@@ -21,6 +21,7 @@ from detox_tune.tuning.results import TrialRecord
 from detox_tune.tuning.scheduler import error_line
 
 _REFRESH_SECONDS = 0.25
+_SHARE = 0.02  # of the search's time that drawing may take: a view of many rows takes long
 _LINES_AROUND = 6
 """Lines of the live view that are not rows: headlines, head of the table, cursor."""
 _STYLES = {
@@ -68,7 +69,8 @@ class SearchProgress(Callback):
         self._trials: dict[str, Trial] = {}  # in order of their first start, unlike Tune's list
         self._ended: set[str] = set()
         self._total = 0
-        self._started = self._refreshed = self._said = 0.0
+        self._lines: list[Text] = []  # of trials that ended since the view was drawn
+        self._started = self._next = self._said = 0.0
 
     def __reduce__(self) -> tuple[type[SearchProgress], tuple[int, tuple[str, ...]]]:
         """What Tune pickles, though nobody reads it: no console can travel."""
@@ -92,12 +94,20 @@ class SearchProgress(Callback):
         """Redraw, at most a few times a second; without a terminal, a line every half minute."""
         self._note(trials)
         now = time.monotonic()
-        if self._live and now - self._refreshed >= _REFRESH_SECONDS:
-            self._refreshed = now
+        if self._live and now >= self._next:
             room = max(1, self._console.height - _LINES_AROUND)
-            self._live.update(self._view(room), refresh=True)
+            self._draw(self._live, self._view(room))
+            drawn = time.monotonic()
+            self._next = drawn + max(_REFRESH_SECONDS, (drawn - now) / _SHARE)
         elif not self._live and now - self._said >= SECONDS_BETWEEN_LINES:
             self._say(" | ".join(self._headlines()))
+
+    def _draw(self, live: Live, view: Group) -> None:
+        """The lines of trials that ended, above the view."""
+        if self._lines:
+            live.console.print(*self._lines, sep="\n")
+            self._lines = []
+        live.update(view, refresh=True)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any
@@ -121,7 +131,7 @@ class SearchProgress(Callback):
         """Leave the whole table on the terminal."""
         self._note(trials)
         if self._live:
-            self._live.update(self._view(None), refresh=True)
+            self._draw(self._live, self._view(None))
             self._live.stop()
             self._live = None
 
@@ -137,7 +147,7 @@ class SearchProgress(Callback):
         self._ended.add(trial.trial_id)
         if self._live:  # the numbers stand in the table
             reason = trial.run_metadata.last_result.get("ended_reason", "")
-            self._live.console.print(Text(f"{trial} {self._state(trial)}: {reason}"))
+            self._lines.append(Text(f"{trial} {self._state(trial)}: {reason}"))
         else:
             self._say(f"[{self._n_ended}/{self._total}] {trial} {self._plain(trial)}")
 

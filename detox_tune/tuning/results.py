@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,21 @@ class TrialRecord:
         """Training steps that it has reported."""
         return int(self.reports[-1]["step"]) if self.reports else 0
 
+    @cached_property
+    def row(self) -> dict[str, Any]:
+        """Its settings, the scores of its best report, steps, seconds and why it ended."""
+        best = best_report(self.reports) if self.reports else {}
+        return {
+            "trial": self.name,
+            "ended": self.ended or "unfinished",
+            "reason": self.reason,
+            "steps": self.steps,
+            "seconds": round(sum(_seconds(self.reports)), 1),
+            **TrialConfig.model_validate(self.settings).model_dump(),
+            "best_step": best.get("step"),
+            **{name: best.get(name) for name in (*SCORES, "trained_share", "pairs_dropped")},
+        }
+
 
 BEST_KEPT = 3
 """Checkpoints that a trial keeps: those of its best reports, and in any case its last."""
@@ -86,21 +102,6 @@ def best_report(reports: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return max(reports, key=lambda report: float(report["feasible_j"]))
 
 
-def trial_row(trial: TrialRecord) -> dict[str, Any]:
-    """One trial's settings, the scores of its best report, steps, seconds and why it ended."""
-    best = best_report(trial.reports) if trial.reports else {}
-    return {
-        "trial": trial.name,
-        "ended": trial.ended or "unfinished",
-        "reason": trial.reason,
-        "steps": trial.steps,
-        "seconds": round(sum(_seconds(trial.reports)), 1),
-        **TrialConfig.model_validate(trial.settings).model_dump(),
-        "best_step": best.get("step"),
-        **{name: best.get(name) for name in (*SCORES, "trained_share", "pairs_dropped")},
-    }
-
-
 def candidates(
     trials: Iterable[TrialRecord], storage: Storage, *, copying_too: bool = False
 ) -> list[Candidate]:
@@ -129,7 +130,7 @@ def candidates(
 
 def write_trials(path: Path, trials: Iterable[TrialRecord]) -> None:
     """Write trials.csv."""
-    write_table(path, [trial_row(trial) for trial in trials], COLUMNS)
+    write_table(path, [trial.row for trial in trials], COLUMNS)
 
 
 def _seconds(reports: list[dict[str, Any]]) -> list[float]:

@@ -27,7 +27,7 @@ from detox_tune.tuning.export import export_winner
 from detox_tune.tuning.outputs import OUTPUTS
 from detox_tune.tuning.progress import settings
 from detox_tune.tuning.report.live import update_report
-from detox_tune.tuning.results import TrialRecord, candidates, trial_row, write_trials
+from detox_tune.tuning.results import TrialRecord, candidates, write_trials
 from detox_tune.tuning.run_folder import (
     RECORD,
     StoppedRun,
@@ -176,7 +176,7 @@ class _Search:
         finalists = score_finalists(best, config, task, validation, self.progress)
         self.record["finalists"] = [finalist.record() for finalist in finalists]
         if not finalists or finalists[0].feasible_j <= -1:
-            rows = [trial_row(trial) for trial in trials]
+            rows = [trial.row for trial in trials]
             why = no_winner(rows, finalists, config.max_copy_rate, task.copy_j)
             log.print(why, style="red")
             self.record["no_winner"] = why

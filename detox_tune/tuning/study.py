@@ -64,23 +64,31 @@ class SearchStudy(Callback):
         self._folder = folder
         self.define_space = define_space
         self._max_copy_rate = max_copy_rate
+        self._ended: dict[int, TrialRecord] = {}  # by number: they change no more
         # Not as a URL: a path may hold what means something else there.
         connect = partial(sqlite3.connect, folder / STUDY_FILE)
+        self._storage = optuna.storages.RDBStorage(
+            "sqlite:///study.db", engine_kwargs={"creator": connect}
+        )
         self.optuna = optuna.create_study(
             study_name=_STUDY,
-            storage=optuna.storages.RDBStorage(
-                "sqlite:///study.db", engine_kwargs={"creator": connect}
-            ),
+            storage=self._storage,
             sampler=optuna.samplers.RandomSampler(),  # not asked; the default one would do work
             direction="maximize",
             load_if_exists=True,
         )
         for trial in self.optuna.get_trials(states=[TrialState.RUNNING]):
-            self._tell(trial.number)  # what an earlier process wrote down, but did not get to tell
+            self._tell(trial)  # what an earlier process wrote down, but did not get to tell
 
     def trials(self) -> list[TrialRecord]:
         """All trials, in the order of their numbers."""
-        return trial_records(self.optuna, self.define_space)
+        records = []
+        for trial in self.optuna.get_trials(deepcopy=False):
+            record = self._ended.get(trial.number) or _record(trial, self.define_space)
+            if record.ended:
+                self._ended[trial.number] = record
+            records.append(record)
+        return records
 
     def on_trial_result(
         self,
@@ -111,8 +119,8 @@ class SearchStudy(Callback):
         write_trials(self._folder / "trials.csv", self.trials())
 
     def _write(self, trial: Trial, result: dict[str, Any]) -> None:
-        number = _number(str(trial))
-        reports = {report["step"]: report for report in self._record(self._frozen(number)).reports}
+        frozen = self._frozen(_number(str(trial)))
+        reports = {report["step"]: report for report in self._record(frozen).reports}
         if "step" in result:
             report = {name: result[name] for name in _REPORTED if name in result}
             reports.setdefault(result["step"], report)
@@ -121,31 +129,35 @@ class SearchStudy(Callback):
             "ended": result.get("ended", ""),
             "reason": result.get("ended_reason", ""),
         }
-        self._open(number).set_user_attr(_HISTORY, history)
-        self._tell(number)
+        self._storage.set_trial_user_attr(frozen._trial_id, _HISTORY, history)
+        frozen.set_user_attr(_HISTORY, history)
+        self._tell(frozen)
 
-    def _tell(self, number: int) -> None:
-        """Bring Optuna's own fields up to what the history says."""
-        frozen, trial = self._frozen(number), self._open(number)
+    def _tell(self, frozen: FrozenTrial) -> None:
+        """Bring Optuna's own fields up to what the history of a trial says."""
         record = self._record(frozen)
         for report in record.reports:
             if report["step"] not in frozen.intermediate_values and math.isfinite(report["j"]):
-                trial.report(report["j"], report["step"])
+                self._storage.set_trial_intermediate_value(
+                    frozen._trial_id, report["step"], report["j"]
+                )
         if not record.ended:
             return
+        trial = optuna.Trial(self.optuna, frozen._trial_id)
         state, value = _STATES[record.ended], None
         if state != TrialState.FAIL:
             best = best_report(record.reports)
             if not frozen.constraints:
                 trial.set_constraint("copy_rate", best["copy_rate"] - self._max_copy_rate)
             value = best["j"] if state == TrialState.COMPLETE else None
-        self.optuna.tell(number, value, state)
+        self.optuna.tell(frozen.number, value, state)
 
     def _frozen(self, number: int) -> FrozenTrial:
-        return self.optuna.get_trials(deepcopy=False)[number]
-
-    def _open(self, number: int) -> optuna.Trial:
-        return optuna.Trial(self.optuna, self._frozen(number)._trial_id)
+        """A trial as it is on disk; reading all that run takes long where many do."""
+        trial_id = self._storage.get_trial_id_from_study_id_trial_number(
+            self.optuna._study_id, number
+        )
+        return self._storage.get_trial(trial_id)
 
     def _record(self, trial: FrozenTrial) -> TrialRecord:
         return _record(trial, self.define_space)

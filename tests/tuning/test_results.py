@@ -19,7 +19,6 @@ from detox_tune.tuning.results import (
     best_report,
     candidates,
     feasible_j,
-    trial_row,
     write_trials,
 )
 from detox_tune.tuning.storage import Storage
@@ -73,7 +72,7 @@ def test_the_best_report_as_a_sentence(curve: list[tuple[float, float]]) -> None
 
 def test_a_row_tells_of_the_best_feasible_report_not_of_the_last(tmp_path: Path) -> None:
     reports = [report(10, 0.3, 0.05, 1.0), report(20, 0.6, 0.5, 2.0), report(30, 0.2, 0.0, 3.0)]
-    row = trial_row(record(tmp_path, "trial_001", reports))
+    row = record(tmp_path, "trial_001", reports).row
     assert (row["trial"], row["ended"], row["reason"]) == ("trial_001", "finished", "because")
     assert (row["steps"], row["best_step"], row["j"], row["copy_rate"]) == (30, 10, 0.3, 0.05)
     assert (row["gamma"], row["lora"], row["seconds"]) == (0.5, "second", 3.0)
@@ -83,8 +82,8 @@ def test_a_continued_trial_counts_all_its_seconds_and_a_failed_one_has_a_row(
     tmp_path: Path,
 ) -> None:
     reports = [report(10, 0.3, 0.05, 4.0), report(20, 0.4, 0.05, 9.0), report(30, 0.2, 0.0, 2.5)]
-    assert trial_row(record(tmp_path, "trial_001", reports))["seconds"] == 11.5
-    row = trial_row(record(tmp_path, "trial_002", [], ended="failed"))
+    assert record(tmp_path, "trial_001", reports).row["seconds"] == 11.5
+    row = record(tmp_path, "trial_002", [], ended="failed").row
     assert (row["ended"], row["steps"], row["j"], row["seconds"]) == ("failed", 0, None, 0)
 
 

@@ -15,7 +15,7 @@ from detox_tune.command_line import printable
 from detox_tune.config import SearchConfig
 from detox_tune.settings import validated
 from detox_tune.tuning.outputs import read_outputs
-from detox_tune.tuning.results import TrialRecord, best_report, trial_row
+from detox_tune.tuning.results import TrialRecord, best_report
 from detox_tune.tuning.run_folder import RECORD, check_study, read_record
 from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.study import read_study, trial_records
@@ -53,7 +53,7 @@ class Run:
     def _row(self, trial: TrialRecord) -> dict[str, Any]:
         best = best_report(trial.reports) if trial.reports else {}
         rank = float(best.get("feasible_j", -math.inf))
-        row = trial_row(trial)
+        row = trial.row
         told: dict[str, Any] = shown(
             {
                 **row,
