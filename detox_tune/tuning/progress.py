@@ -11,6 +11,7 @@ from typing import Any
 from ray.tune import Callback
 from ray.tune.experiment import Trial
 from rich.console import Console, Group
+from rich.constrain import Constrain
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
@@ -107,7 +108,9 @@ class SearchProgress(Callback):
         if self._lines:
             live.console.print(*self._lines, sep="\n")
             self._lines = []
-        live.update(view, refresh=True)
+        # A terminal writes ^C where the cursor is. On a full line that would take a second one, which
+        # nobody counts, and the first line of the view would be left standing.
+        live.update(Constrain(view, self._console.width - len("^C")), refresh=True)
 
     def on_trial_complete(
         self, iteration: int, trials: list[Trial], trial: Trial, **info: Any

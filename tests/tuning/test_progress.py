@@ -147,7 +147,7 @@ def test_a_running_search_fits_80_columns() -> None:
     lines = without_steering(console).splitlines()
     assert len([line for line in lines if line.startswith("trial1")]) == 1 + len(many)
     assert max(map(len, lines)) <= 80
-    assert all(len(line) <= 80 for line in last_frame(console))
+    assert all(len(line) <= 80 - len("^C") for line in last_frame(console))
 
 
 def test_without_a_terminal_one_plain_line_for_each_trial_that_ends(trials: list[Trial]) -> None:
