@@ -15,6 +15,7 @@ from detox_tune.evaluation.intervals import bootstrap_mean, mean_intervals
 RATIOS = ("steps_to_95",)
 """Measured on the validation curves, one value a seed."""
 _LEAST = 3
+_LEAST_ARMS = 8  # with every seed, of a rank correlation
 
 
 class Effect(NamedTuple):
@@ -136,7 +137,7 @@ def steering(reports: pd.DataFrame, *, share: float = 0.2) -> pd.DataFrame:
         final = table[table["split"] == "test"].set_index(["arm", "seed"])["j"]
         for name, sign in better.items():
             both = pd.concat([sign * early[name], final], axis=1, keys=["early", "final"]).dropna()
-            if len(both) > 2 and both["early"].nunique() > 1:
+            if len(both) >= _LEAST_ARMS and both["early"].nunique() > 1:
                 rows.append({"experiment": experiment, "figure": name, **_spearman(both)})
     return pd.DataFrame(rows)
 
