@@ -108,7 +108,7 @@ class SearchProgress(Callback):
         if self._lines:
             live.console.print(*self._lines, sep="\n")
             self._lines = []
-        # A terminal writes ^C where the cursor is. On a full line that would take a second one, which
+        # A terminal writes ^C where the cursor is. On a full line that would begin another one, which
         # nobody counts, and the first line of the view would be left standing.
         live.update(Constrain(view, self._console.width - len("^C")), refresh=True)
 
