@@ -108,8 +108,8 @@ class SearchProgress(Callback):
         if self._lines:
             live.console.print(*self._lines, sep="\n")
             self._lines = []
-        # A terminal writes ^C where the cursor is. On a full line that would begin another one, which
-        # nobody counts, and the first line of the view would be left standing.
+        # A terminal writes ^C where the cursor is. Where a line is full that would begin another,
+        # which nobody counts, and the first line of the view would be left standing.
         live.update(Constrain(view, self._console.width - len("^C")), refresh=True)
 
     def on_trial_complete(
