@@ -74,7 +74,7 @@ class TrialConfig(Settings):
     ] = None
     """Weight of the positions that a mask leaves out: 0 (default) masks, 1 is no mask."""
     gamma: NonNegativeFloat = 0.0
-    """Weight of the toxic penalty in the loss; 0 leaves it out."""
+    """Weight of the toxic penalty in the loss; 0 leaves it out, 20 is strong (docs/verdict.md)."""
     learning_rate: Annotated[float, Field(gt=0.0, le=1.0)] = 1e-3
     """Peak learning rate of AdamW."""
     schedule: Literal["linear", "cosine", "constant"] = "linear"
