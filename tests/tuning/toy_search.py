@@ -35,7 +35,7 @@ EVERY = 10  # steps between reports
 MOMENTS: dict[str, tuple[Any, str]] = {
     "add": (optuna.Study, "add_trial"),
     "judge": (CollapseScheduler, "on_trial_result"),
-    "write": (optuna.Trial, "set_user_attr"),
+    "write": (optuna.storages.RDBStorage, "set_trial_user_attr"),
     "rename": (Path, "replace"),
 }
 
