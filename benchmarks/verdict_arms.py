@@ -14,13 +14,11 @@ import argparse
 import csv
 import multiprocessing
 import os
-import pickle
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import groupby
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from rich.console import Console
@@ -73,7 +71,7 @@ def _train(
     console: Console,
 ) -> None:
     """Prepare what arms share, and train them in processes of their own."""
-    from verdict.arm import Shared, load_shared, train_arm
+    from verdict.arm import Shared, hold_shared, train_arm
 
     from detox_tune.tuning.base import find_base
     from detox_tune.tuning.corpus import load_corpus
@@ -83,39 +81,35 @@ def _train(
     base = find_base(config, corpus, console)
     task = build_task(config, corpus, base, task_prefixes=prefixes)
     version, started = commit(), time.monotonic()
-    with TemporaryDirectory() as folder:
-        file = Path(folder, "shared.pickle")
-        test = corpus.splits.test[: options.test_pairs]
-        file.write_bytes(pickle.dumps(Shared(config, task, test)))
-        workers = ProcessPoolExecutor(
-            options.workers,
-            mp_context=multiprocessing.get_context("spawn"),
-            initializer=load_shared,
-            initargs=(file,),
-        )
-        with workers as pool:
-            running = {pool.submit(train_arm, arm): arm for arm in arms}
-            for count, future in enumerate(as_completed(running), 1):
-                arm, result = running[future], future.result()
-                of_arm = {"arm": arm.name, "seed": config.seed, "commit": version}
-                sentences = [
-                    of_arm | {"score": name, "values": " ".join(map(_short, values))}
-                    for name, values in result.sentences.items()
-                ]
-                _append(
-                    table.with_name(f"{table.stem}_sentences.csv"),
-                    sentences,
-                    ("arm", "seed", "commit", "score", "values"),
-                )
-                _append(table, [of_arm | row for row in result.rows], COLUMNS)
-                last = result.rows[-1]
-                minutes = (time.monotonic() - started) / 60
-                console.print(
-                    f"{count}/{len(arms)} {minutes:.1f} min: {arm.name}: j {last['j']:.3f}, copy "
-                    f"rate {last['copy_rate']:.3f}",
-                    highlight=False,
-                    markup=False,
-                )
+    workers = ProcessPoolExecutor(
+        options.workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=hold_shared,
+        initargs=(Shared(config, task, corpus.splits.test[: options.test_pairs]),),
+    )
+    with workers as pool:
+        running = {pool.submit(train_arm, arm): arm for arm in arms}
+        for count, future in enumerate(as_completed(running), 1):
+            arm, result = running[future], future.result()
+            of_arm = {"arm": arm.name, "seed": config.seed, "commit": version}
+            sentences = [
+                of_arm | {"score": name, "values": " ".join(map(_short, values))}
+                for name, values in result.sentences.items()
+            ]
+            _append(
+                table.with_name(f"{table.stem}_sentences.csv"),
+                sentences,
+                ("arm", "seed", "commit", "score", "values"),
+            )
+            _append(table, [of_arm | row for row in result.rows], COLUMNS)
+            last = result.rows[-1]
+            minutes = (time.monotonic() - started) / 60
+            console.print(
+                f"{count}/{len(arms)} {minutes:.1f} min: {arm.name}: j {last['j']:.3f}, copy "
+                f"rate {last['copy_rate']:.3f}",
+                highlight=False,
+                markup=False,
+            )
 
 
 def read(table: Path) -> list[dict[str, str]]:

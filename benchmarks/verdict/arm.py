@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import time
 import warnings
 from collections import Counter
@@ -64,13 +63,13 @@ class Result(NamedTuple):
 _shared: Shared | None = None
 
 
-def load_shared(path: Path) -> None:
-    """Called once in each worker process, with a pickled `Shared`."""
+def hold_shared(shared: Shared) -> None:
+    """Called once in each worker process."""
     global _shared
     quiet_libraries()
     warnings.simplefilter("ignore", FutureWarning)
     torch.set_num_threads(1)
-    _shared = pickle.loads(path.read_bytes())
+    _shared = shared
 
 
 def train_arm(arm: Arm) -> Result:

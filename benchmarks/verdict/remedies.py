@@ -23,7 +23,6 @@ from transformers import Trainer, TrainingArguments
 from detox_tune.training.detox_trainer import DetoxTrainer
 
 REMEDIES = ("probability", "unlikelihood", "orpo")
-_WEIGHTS = {"unlikelihood": 1.0, "orpo": 1.0}
 
 
 def probability_penalty(
@@ -53,9 +52,9 @@ def copied_on(source_ids: Sequence[int], label_ids: Sequence[int]) -> list[int]:
 class _PlainTrainer(Trainer):
     """Rows of `input_ids`, `source_ids` (without a prefix) and `labels`, all of them trained."""
 
-    def __init__(self, *, pad: int, weight: float, **kwargs: Any) -> None:
+    def __init__(self, *, pad: int, **kwargs: Any) -> None:
         super().__init__(**kwargs, data_collator=self._collate)
-        self._pad, self._weight = pad, weight
+        self._pad = pad
 
     def _collate(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         inputs = [torch.tensor(row["input_ids"]) for row in rows]
@@ -74,7 +73,7 @@ class _PlainTrainer(Trainer):
 
 
 class UnlikelihoodTrainer(_PlainTrainer):
-    """Cross-entropy + weight x unlikelihood of copying on, each a mean over its positions."""
+    """Cross-entropy + unlikelihood of copying on, each a mean over its positions."""
 
     def _more(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[list[int]]]:
         return {"negative": [copied_on(row["source_ids"], row["labels"]) for row in rows]}
@@ -86,11 +85,11 @@ class UnlikelihoodTrainer(_PlainTrainer):
         at = negative != -100
         log_p = outputs.logits[at].float().log_softmax(-1)
         log_p_n = log_p.gather(1, negative[at][:, None])[:, 0].clamp(max=-1e-6)
-        return outputs.loss - self._weight * torch.log1p(-log_p_n.exp()).sum() / max(1, at.sum())
+        return outputs.loss - torch.log1p(-log_p_n.exp()).sum() / max(1, at.sum())
 
 
 class OrpoTrainer(_PlainTrainer):
-    """Cross-entropy + weight x -log sigmoid of the log odds ratio of reference and copy."""
+    """Cross-entropy - log sigmoid of the log odds ratio of reference and copy."""
 
     def _more(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, list[list[int]]]:
         return {"rejected": [row["source_ids"] for row in rows]}
@@ -101,7 +100,7 @@ class OrpoTrainer(_PlainTrainer):
         chosen = model(**inputs)
         refused = model(**{**inputs, "labels": rejected})
         ratio = _log_odds(chosen.logits, inputs["labels"]) - _log_odds(refused.logits, rejected)
-        return chosen.loss - self._weight * F.logsigmoid(ratio).mean()
+        return chosen.loss - F.logsigmoid(ratio).mean()
 
 
 def _log_odds(logits_btv: Tensor, labels_bt: Tensor) -> Tensor:
@@ -126,7 +125,6 @@ def plain_trainer(
         args=arguments,
         train_dataset=list(rows),
         pad=config.pad_token_id,
-        weight=_WEIGHTS[remedy],
     )
 
 

@@ -84,7 +84,7 @@ class SearchStudy(Callback):
         """All trials, in the order of their numbers."""
         records = []
         for trial in self.optuna.get_trials(deepcopy=False):
-            record = self._ended.get(trial.number) or _record(trial, self.define_space)
+            record = self._ended.get(trial.number) or self._record(trial)
             if record.ended:
                 self._ended[trial.number] = record
             records.append(record)
