@@ -211,15 +211,23 @@ def test_a_cache_that_cannot_be_written_is_one_line(
     assert "set DETOX_TUNE_CACHE" in line
 
 
-def test_a_temporary_folder_too_long_for_ray_is_said_first(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("temporary", "rule"),
+    [(f"/tmp/{'x' * 60}", "too long for the sockets"), ("/proc/nowhere", "cannot be written")],
+)
+def test_a_temporary_folder_that_ray_cannot_use_is_said_first(
+    temporary: str,
+    rule: str,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("RAY_TMPDIR", f"/tmp/{'x' * 60}")
+    monkeypatch.setenv("RAY_TMPDIR", temporary)
     with pytest.raises(SystemExit) as exit_:
         run_command(lambda: search.main(["space.yaml"]))
     (line,) = capsys.readouterr().err.splitlines()
     assert exit_.value.code == 2
-    assert "too long for the sockets" in line
+    assert rule in line
     assert "set RAY_TMPDIR" in line
 
 

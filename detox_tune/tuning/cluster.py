@@ -7,13 +7,18 @@ import math
 import os
 import socket
 import sys
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import ray
-from ray._common.utils import get_default_ray_temp_dir, get_ray_address_file
+from ray._common.utils import (
+    get_default_ray_temp_dir,
+    get_ray_address_file,
+    try_to_create_directory,
+)
 from ray._private.authentication.authentication_token_setup import (
     maybe_enable_token_auth_if_token_available,
 )
@@ -38,7 +43,7 @@ def connected(config: SearchConfig, loudness: Loudness = "normal") -> Iterator[i
     With loudness `verbose` it shows its own log and what trials print.
 
     Raises:
-        UserError: if the cluster can't be joined, or this machine has too little for one trial.
+        UserError: if Ray can't be started or joined, or this machine has too little for one trial.
     """
     quiet: Any = {"logging_level": logging.ERROR, "log_to_driver": False}
     if loudness == "verbose":
@@ -46,8 +51,7 @@ def connected(config: SearchConfig, loudness: Loudness = "normal") -> Iterator[i
     if config.address:
         _join(config.address, quiet)
     else:
-        # `local`, or Ray joins one that runs on this machine already
-        ray.init("local", num_cpus=cores(), include_dashboard=False, **quiet)
+        _start(quiet)
     try:
         if not config.address:
             _check_room(config, ray.cluster_resources())
@@ -66,6 +70,19 @@ def _check_room(config: SearchConfig, resources: Mapping[str, float]) -> None:
                 f"{kind.lower()}s_per_trial={needed:g}, but this machine has "
                 f"{resources.get(kind, 0):g} {kind}s: lower it, or join a cluster (--address)"
             )
+
+
+def _start(quiet: dict[str, Any]) -> None:
+    try:
+        # `local`, or Ray joins one that runs on this machine already
+        ray.init("local", num_cpus=cores(), include_dashboard=False, **quiet)
+    except Exception as error:  # Ray raises a plain one where its processes don't answer in time
+        ray.shutdown()
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        raise UserError(
+            f"Ray did not start on this machine ({reason}): try again when the machine does less, "
+            f"or read why in {get_default_ray_temp_dir()}/session_latest/logs"
+        ) from error
 
 
 def _join(address: str, quiet: dict[str, Any]) -> None:
@@ -160,8 +177,16 @@ def _check_form(address: str) -> None:
 
 
 def _check_temporary_folder() -> None:
-    """Refuse one whose path is too long for the sockets of a Ray started here."""
+    """Refuse one that can't be written, or whose path is too long for the sockets of Ray."""
     folder = get_default_ray_temp_dir()
+    try:
+        try_to_create_directory(folder)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise UserError(
+            f"the temporary folder {folder}, which Ray needs, cannot be written "
+            f"({error.strerror}): set RAY_TMPDIR to one that can"
+        ) from error
     session = "session_2026-01-01_00-00-00_000000_4194304"  # its name: a time, and the process
     over = len(os.fsencode(f"{folder}/{session}/sockets/plasma_store")) - _LONGEST_SOCKET_PATH
     if over > 0:

@@ -197,6 +197,15 @@ def test_a_folder_that_a_node_does_not_see(folder: Path, cluster: RayCluster) ->
     assert "or --storage a URI" in line
 
 
+def test_a_ray_that_does_not_start_here_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RAY_OVERRIDE_RESOURCES", "{")
+    with (
+        pytest.raises(UserError, match=r"Ray did not start .*JSONDecodeError.*session_latest/logs"),
+        connected(SearchConfig(name="x")),
+    ):
+        pass
+
+
 @pytest.mark.slow
 def test_a_node_that_is_lost_meanwhile_is_passed_over(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
