@@ -22,6 +22,7 @@ from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import Pair
 from detox_tune.errors import UserError
 from detox_tune.model.base import load_base
+from detox_tune.training.losses import toxic_penalty
 
 SHIPPED = sorted(run.FOLDER.glob("*.yaml"))
 SMALL = """
@@ -88,6 +89,18 @@ def test_the_penalty_on_probabilities() -> None:
     expected = sum(logits[b, t].softmax(0)[[1, 4]].sum() for b, t in ((0, 0), (0, 2), (1, 1)))
     found = probability_penalty(logits, scored, torch.tensor([1, 4]), count=3)
     torch.testing.assert_close(found, expected / 3)
+
+
+@pytest.mark.parametrize("p_toxic", [0.01, 0.5, 0.99])
+def test_the_slopes_of_both_penalties_in_the_log_odds(p_toxic: float) -> None:
+    slopes: list[torch.Tensor] = []
+    for penalty in (toxic_penalty, probability_penalty):
+        log_odds = torch.tensor(p_toxic).logit().requires_grad_()
+        logits = torch.stack([log_odds, torch.zeros(())]).reshape(1, 1, 2)
+        loss = penalty(logits, torch.ones(1, 1, dtype=torch.bool), torch.tensor([0]), count=1)
+        slopes += torch.autograd.grad(loss, log_odds)
+    expected = torch.tensor([p_toxic, p_toxic * (1 - p_toxic)])
+    torch.testing.assert_close(torch.stack(slopes), expected)
 
 
 @pytest.fixture(scope="module")

@@ -210,7 +210,8 @@ class SearchProgress(Callback):
         )
         done = f"{self._n_ended}/{self._total} trials done in {clock(elapsed)}"
         if left is not None and self._n_ended < self._total:
-            done += f", about {clock(left)} left"
+            # before one has ended, nobody knows how early they are stopped
+            done += f", {'about' if self._n_ended else 'at most'} {clock(left)} left"
         return [done, states] if states else [done]
 
     def _table(self, trials: Sequence[Trial], fold: bool) -> Table:

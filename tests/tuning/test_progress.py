@@ -236,7 +236,7 @@ def test_without_a_terminal_something_is_said_every_half_minute(
     assert written(console) == ""
     monkeypatch.setattr("detox_tune.tuning.progress.SECONDS_BETWEEN_LINES", 0.0)
     progress.on_step_end(iteration=2, trials=trials)
-    expected = "0/3 trials done in 0s, about 0s left | 2 waiting, 1 running\n"
+    expected = "0/3 trials done in 0s, at most 0s left | 2 waiting, 1 running\n"
     assert written(console) == expected
 
 
