@@ -121,10 +121,12 @@ function changes(before, after) {
     else parts.push([kind, text]);
   };
   let i = 0, j = 0;
+  // After dropped words: with the space of the source, where the answer has none.
+  const written = () => (parts.at(-1)?.[0] === "del" && !/^\s/u.test(b[j]) ? /^\s*/u.exec(a[i] ?? "")[0] : "") + b[j];
   while (i < a.length || j < b.length) {
-    if (i < a.length && j < b.length && same(i, j)) { add("same", b[j]); i++; j++; }
+    if (i < a.length && j < b.length && same(i, j)) { add("same", written()); i++; j++; }
     else if (j === b.length || (i < a.length && best[(i + 1) * width + j] >= best[i * width + j + 1])) add("del", a[i++]);
-    else add("ins", b[j++]);
+    else { add("ins", written()); j++; }
   }
   return parts;
 }

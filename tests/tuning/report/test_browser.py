@@ -1,5 +1,6 @@
 """The page in a browser: pointing, clicking, filters, search, phones, themes, access, speed."""
 
+import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -115,6 +116,32 @@ def test_outputs_are_filtered_and_searched(make_run: Callable[..., Path], open_p
     assert "n0" in matching.first.locator("ins").all_text_contents()
     page.fill("#text", "no such words")
     assert count(page) == 0
+
+
+CHANGES = [
+    ("holy cow , when ?", "When?", "<del>holy cow ,</del> When?"),
+    ("a big ass cup .", "a cup.", "a <del>big ass</del> cup."),
+    ("dumb luck", "Pure luck", "<del>dumb</del> <ins>Pure</ins> luck"),
+    ("这是狗屎话", "这是话", "这是<del>狗屎</del>话"),
+]
+
+
+def test_changes_are_marked_and_words_stay_apart(
+    make_run: Callable[..., Path], open_page: Open
+) -> None:
+    folder = make_run(trials=1, sentences=len(CHANGES))
+    (outputs,) = (folder / "outputs").iterdir()
+    rows = [json.loads(line) for line in outputs.read_text().splitlines()]
+    changed = [
+        json.dumps(row | {"source": source, "output": answer})
+        for row, (source, answer, _) in zip(rows, CHANGES, strict=True)
+    ]
+    outputs.write_text("\n".join(changed))
+    page = open_page(write_report(folder))
+    shown = page.locator("#sentences li").evaluate_all(
+        "items => items.map(item => item.lastElementChild.lastElementChild.innerHTML)"
+    )
+    assert [html.partition("<span")[0] for html in shown] == [html for *_, html in CHANGES]
 
 
 def test_everything_is_reached_by_keyboard(make_run: Callable[..., Path], open_page: Open) -> None:
