@@ -156,7 +156,9 @@ class SearchProgress(Callback):
 
     @property
     def _n_ended(self) -> int:
-        return len(self._ended_before) + len(self._ended)
+        states = (self._state(trial) for trial in self._trials.values())
+        ended = sum(state not in ("running", "waiting", "interrupted") for state in states)
+        return len(self._ended_before) + ended
 
     def _say(self, line: str) -> None:
         self._said = time.monotonic()

@@ -249,7 +249,8 @@ def no_winner(
 def show_result(metrics: dict[str, Any], folder: Path, seconds: float, console: Console) -> None:
     """The winner: settings, test scores between the baselines, rewrites, what to type next."""
     chosen = settings(metrics["settings"], list(metrics["settings"]))
-    console.print(f"\nwinner: {metrics['trial']} ({chosen})", soft_wrap=True)
+    wrapped = not console.is_terminal  # a log keeps it on one line
+    console.print(f"\nwinner: {metrics['trial']} ({chosen})", soft_wrap=wrapped)
     table = Table(title="test split", title_justify="left", box=None, pad_edge=False)
     table.add_column("system")
     names = ("j", "sta", "sim", "fl", "copy_rate", "exact_copy_rate")

@@ -102,7 +102,7 @@ def test_a_trial_that_starts_again_waits_and_one_that_tune_stops_is_interrupted(
     progress.on_step_end(iteration=1, trials=[trials[1], trials[2], trials[0]])
     progress.on_experiment_end(trials=[trials[1], trials[2], trials[0]])
     assert last_frame(console)[:2] == [
-        "1/3 trials done in 0s, about 0s left",
+        "0/3 trials done in 0s, at most 0s left",
         "2 waiting, 1 interrupted",
     ]
 
