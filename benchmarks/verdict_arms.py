@@ -109,6 +109,7 @@ def _train(
                 f"rate {last['copy_rate']:.3f}",
                 highlight=False,
                 markup=False,
+                soft_wrap=True,
             )
 
 

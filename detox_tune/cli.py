@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import logging
 import os
@@ -19,6 +20,7 @@ from detox_tune.files import disk_is_full
 
 VERBOSE = "--verbose"
 """The flag that leaves libraries their own notices, which are kept back before flags are parsed."""
+_NO_SUCH_PATH = (errno.ENAMETOOLONG, errno.ELOOP, errno.EACCES)
 
 
 def _one_line(text: str) -> str:
@@ -62,10 +64,14 @@ def run_command(main: Callable[[], int]) -> NoReturn:
             raise
         code = 141
     except Exception as error:
-        if not disk_is_full(error):
+        if disk_is_full(error):
+            reason = _one_line(str(error)).rpartition(": ")[2]
+            line = f"a disk is full ({reason}): free some space, then try again"
+        elif isinstance(error, OSError) and error.errno in _NO_SUCH_PATH:
+            line = f"{_one_line(str(error.filename))}: {error.strerror}: give another path"
+        else:
             raise
-        reason = _one_line(str(error)).rpartition(": ")[2]
-        print(f"error: a disk is full ({reason}): free some space, then try again", file=sys.stderr)
+        print(f"error: {line}", file=sys.stderr)
         code = 2
     sys.exit(code)
 

@@ -23,11 +23,12 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
 from detox_tune import load_adapter
-from detox_tune.cli import quiet_environment
+from detox_tune.cli import quiet_environment, run_command
 from detox_tune.data.embedded import embedded_sentences
 from detox_tune.data.lexicon import Lexicon
 from detox_tune.data.pairs import load_pairs
@@ -116,13 +117,14 @@ def outputs_reader(scratch: Path) -> Reader:
 def read_command(path: Path) -> None:
     """Reads the command line that a file holds."""
     words = path.read_bytes().decode(errors="replace").replace("\x00", "").split()
-    try:
-        options = parser().parse_intermixed_args(words)
-    except SystemExit as stopped:
-        if stopped.code not in (0, 2):
-            raise AssertionError(f"exit code {stopped.code}") from stopped
-        return
-    load_space(*chosen(options))
+
+    def main() -> int:
+        load_space(*chosen(parser().parse_intermixed_args(words)))
+        return 0
+
+    with pytest.raises(SystemExit) as stopped:
+        run_command(main)
+    assert stopped.value.code in (0, 2), f"exit code {stopped.value.code}"
 
 
 def surfaces(scratch: Path) -> dict[str, tuple[str, bytes, Reader]]:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from transformers import ByT5Tokenizer, GPT2Config, T5Config, T5ForConditionalGeneration
 
+import detox_tune.__main__ as commands
 from detox_tune import rewrite, search
 from detox_tune.cli import run_command
 
@@ -243,6 +244,32 @@ def test_a_tokenizer_without_offsets_is_one_line(
         run_command(lambda: search.main(["space.yaml", "--base-model", "byt5"]))
     assert exit_.value.code == 2
     assert "its tokenizer (ByT5Tokenizer) does not tell which" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "search {}",
+        "search --resume {}",
+        "search pocket data={}",
+        "checks {}",
+        "rewrite {} hello",
+        "merge {} merged",
+        "report {}",
+        "evaluate --submission a.tsv --reference {}",
+    ],
+)
+def test_a_name_that_no_file_can_have_is_one_line(
+    command: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = command.format("x" * 300).split()
+    with pytest.raises(SystemExit) as exit_:
+        run_command(lambda: commands.main(words))
+    assert exit_.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: ")
+    assert "x" * 300 in line
+    assert line.endswith(": File name too long: give another path")
 
 
 def contents(folder: Path) -> dict[str, bytes]:
