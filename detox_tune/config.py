@@ -38,7 +38,7 @@ PathText = Annotated[str, AfterValidator(os.path.expanduser)]
 class TrialConfig(Settings):
     """The settings of one trial: adapter, input, loss and optimiser."""
 
-    lora: LoraApproach = "second"
+    lora: LoraApproach = "all"
     """`first` adapts q and v, `second` q, k, v and o, each with r 8; `all` every linear layer."""
     lora_r: Annotated[
         Annotated[int, Field(ge=1, le=256)] | None, ReadWith("lora", ("all",), default=32)

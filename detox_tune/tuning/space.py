@@ -3,7 +3,7 @@
 A space file holds the settings of `SearchConfig`, and under `trial:` those of `TrialConfig`, each
 fixed (`lora: second`) or searched:
 
-    gamma:          {zero_or: [0.05, 2.0], log: true}      # zero, or a range
+    gamma:          {zero_or: [1.0, 100.0], log: true}     # zero, or a range
     learning_rate:  {range: [1.0e-4, 1.0e-2], log: true}
     mask_strategy:  {choice: [none, toxic_only, toxic_context]}
     context_window: {range: [1, 4], when: {mask_strategy: toxic_context}}

@@ -95,7 +95,7 @@ def test_every_variant_is_saved_and_read_by_peft_alone(
 
 
 def layer(base_folder: Path, variant: str) -> Any:
-    trial = TrialConfig.model_validate({"lora_variant": variant})
+    trial = TrialConfig.model_validate({"lora": "second", "lora_variant": variant})
     model, _ = perturbed(base_folder, trial)
     return model.base_model.model.encoder.block[0].layer[0].SelfAttention.q
 

@@ -75,7 +75,7 @@ def test_a_row_tells_of_the_best_feasible_report_not_of_the_last(tmp_path: Path)
     row = record(tmp_path, "trial_001", reports).row
     assert (row["trial"], row["ended"], row["reason"]) == ("trial_001", "finished", "because")
     assert (row["steps"], row["best_step"], row["j"], row["copy_rate"]) == (30, 10, 0.3, 0.05)
-    assert (row["gamma"], row["lora"], row["seconds"]) == (0.5, "second", 3.0)
+    assert (row["gamma"], row["lora"], row["seconds"]) == (0.5, "all", 3.0)
 
 
 def test_a_continued_trial_counts_all_its_seconds_and_a_failed_one_has_a_row(
