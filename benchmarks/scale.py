@@ -170,6 +170,7 @@ def _search(clock: Clock, trials: int, slots: int, folder: Path) -> Any:
             max_steps=STEPS,
             grace_steps=20,
             reduction_factor=config.reduction_factor,
+            max_copy_rate=config.max_copy_rate,
             collapse_grace=50,
             collapse_threshold=config.collapse_threshold,
             past=past,

@@ -31,11 +31,12 @@ _NEVER = 10**9
 PRUNERS: dict[str, dict[str, Any]] = {
     "no pruning": {},
     "collapse rule": {"threshold": 0.6},
-    "ASHA": {"grace": 0.3, "reduction": 4.0},
-    "ASHA + collapse rule": {"grace": 0.3, "reduction": 4.0, "threshold": 0.6},
+    "ASHA by j alone": {"grace": 0.2, "reduction": 3.0, "max_copy_rate": 1.0},
+    "ASHA": {"grace": 0.2, "reduction": 3.0},
+    "ASHA + collapse rule": {"grace": 0.2, "reduction": 3.0, "threshold": 0.6},
 }
-"""Grace as a share of a trial's steps."""
-GRID = {"grace": (0.1, 0.2, 0.3, 0.5), "reduction": (2.0, 3.0, 4.0), "threshold": (0.5, 0.6, 0.8)}
+"""Grace as a share of the steps; `max_copy_rate` is the search's where none is given."""
+GRID = {"grace": (0.1, 0.2, 0.3), "reduction": (2.0, 3.0, 4.0), "threshold": (0.5, 0.8)}
 GOOD = 0.99
 """Of the best j that any trial has, what a search is to reach."""
 COLLAPSED = 0.6
@@ -55,7 +56,12 @@ class Replay:
 
 
 def replay(
-    trials: Sequence[Reports], order: Sequence[int], pruner: Mapping[str, Any], *, slots: int
+    trials: Sequence[Reports],
+    order: Sequence[int],
+    pruner: Mapping[str, Any],
+    *,
+    slots: int,
+    max_copy_rate: float,
 ) -> Replay:
     """Let the scheduler judge the reports of trials that run `slots` at once.
 
@@ -64,6 +70,7 @@ def replay(
         order: indices of trials as they start.
         pruner: grace and threshold as in PRUNERS.
         slots: trials at once.
+        max_copy_rate: of the search.
     """
     from ray.tune.schedulers import TrialScheduler
 
@@ -74,6 +81,7 @@ def replay(
         max_steps=last,
         grace_steps=round(pruner.get("grace", 1.0) * last),
         reduction_factor=pruner.get("reduction", 4.0),
+        max_copy_rate=pruner.get("max_copy_rate", max_copy_rate),
         collapse_grace=pruner.get("collapse_grace", 0.3) * last
         if "threshold" in pruner
         else _NEVER,
@@ -154,6 +162,7 @@ def table(
     *,
     orders: int,
     slots: int,
+    max_copy_rate: float,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Means over searches and orders of the figures of each pruner, a row each."""
@@ -163,7 +172,13 @@ def table(
         for trials in searches:
             own = np.arange(len(trials))
             for order in [own, *(rng.permutation(own) for _ in range(orders - 1))]:
-                made = replay(trials, list(map(int, order)), pruner, slots=slots)
+                made = replay(
+                    trials,
+                    list(map(int, order)),
+                    pruner,
+                    slots=slots,
+                    max_copy_rate=max_copy_rate,
+                )
                 rows.append({"pruner": name, **judged(trials, made)})
     return pd.DataFrame(rows).groupby("pruner", sort=False).mean()
 
@@ -180,14 +195,22 @@ def grid() -> dict[str, dict[str, Any]]:
     }
 
 
-def read_trials(run: Path) -> list[list[dict[str, Any]]]:
-    """The reports of all trials of a search that pruned nothing; `n` is for the scheduler."""
+def read_trials(run: Path, max_copy_rate: float) -> list[list[dict[str, Any]]]:
+    """The reports of all trials of a search that pruned nothing, as if it had that bound.
+
+    `n` is for the scheduler.
+    """
+    from detox_tune.tuning.results import feasible_j
     from detox_tune.tuning.study import read_study
 
     search = json.loads((run / "search.json").read_text(encoding="utf-8"))["search"]
     trials = [
         [
-            report | {"n": search["validation_pairs"]}
+            report
+            | {
+                "n": search["validation_pairs"],
+                "feasible_j": feasible_j(report, max_copy_rate, copy_j=0.0),
+            }
             for report in one.user_attrs["history"]["reports"]
         ]
         for one in read_study(run).get_trials(deepcopy=False)
@@ -209,6 +232,7 @@ best `j` that any trial has at a copy rate that may win. Collapsed are trials th
 rate of at least {COLLAPSED:g} if nothing stops them; where in their budget they end is a median.
 "Top tenth stopped": the share of the best {TOP:.0%} of the trials that end before they are as good
 as the last of these: false kills. "j lost": how far the best that is left is below the best of all.
+ASHA compares trials by `j` less the copy rate beyond `max_copy_rate`.
 """
 
 
@@ -218,23 +242,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("runs", type=path, nargs="+", help="folders of searches without pruning")
     parser.add_argument("--orders", type=int, default=100, help="of the trials (default: 100)")
     parser.add_argument("--slots", type=int, default=2, help="trials at once (default: 2)")
+    parser.add_argument("--max-copy-rates", type=float, nargs="+", default=[0.1, 0.2, 0.3])
     parser.add_argument("--out", type=path, default=Path("results/verdict/pruning.md"))
     options: argparse.Namespace = parser.parse_args(arguments)
-    searches = [read_trials(run) for run in options.runs]
-    named = {"orders": options.orders, "slots": options.slots}
-    pages = [_markdown(table(searches, pruners, **named)) for pruners in (PRUNERS, grid())]
-    trials = ", ".join(str(len(trials)) for trials in searches)
     runs = " ".join(run.name for run in options.runs)
-    write_text(
-        options.out,
+    text = (
         f"# What pruning saves, and what it kills wrongly\n\n"
         f"`python benchmarks/verdict_pruning.py {runs} --orders {options.orders} --slots "
-        f"{options.slots}`, commit {commit()}\n\nSearches of {trials} trials, each in "
-        f"{options.orders} orders.\n\n{ABOUT}\n{pages[0]}\n## Grace, reduction and threshold\n\n"
-        f"ASHA + collapse rule. Grace is a share of a trial's steps.\n\n{pages[1]}",
+        f"{options.slots}`, commit {commit()}\n\n{ABOUT}"
     )
-    print(pages[0], pages[1], sep="\n")
+    for bound in options.max_copy_rates:
+        searches = [read_trials(run, bound) for run in options.runs]
+        text += f"\n## Where a winner's copy rate is at most {bound:g}\n\n{_may_win(searches)}\n"
+        named = {"orders": options.orders, "slots": options.slots, "max_copy_rate": bound}
+        for title, pruners in (("", PRUNERS), ("Grace, reduction and threshold:\n\n", grid())):
+            text += f"\n{title}{_markdown(table(searches, pruners, **named))}"
+    write_text(options.out, text)
+    print(text)
     return 0
+
+
+def _may_win(searches: Sequence[Sequence[Reports]]) -> str:
+    counts = [
+        f"{sum(any(r['feasible_j'] > 0 for r in reports) for reports in trials)} of {len(trials)}"
+        for trials in searches
+    ]
+    return f"Trials that may win, by search: {', '.join(counts)}."
 
 
 def _markdown(frame: pd.DataFrame) -> str:

@@ -82,6 +82,15 @@ class Candidate:
     """Those of its best reports, the best first; at most BEST_KEPT."""
 
 
+def penalised_j(scores: Mapping[str, float], max_copy_rate: float) -> float:
+    """What ASHA compares: `j` less the copy rate beyond `max_copy_rate`.
+
+    What copies little has the lower `j` at first, since a copy keeps the meaning. By `j` alone ASHA
+    stopped it in favour of what could never win (docs/verdict.md).
+    """
+    return float(scores["j"]) - max(0.0, float(scores["copy_rate"]) - max_copy_rate)
+
+
 def feasible_j(scores: Mapping[str, float], max_copy_rate: float, copy_j: float) -> float:
     """What reports are ranked by: `j` where they may win.
 

@@ -1,10 +1,11 @@
 """When a trial is stopped, and the record of why it ended.
 
 ASHA (Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020) compares trials by
-`j` at rungs of training steps. It looks at one number only, so a trial that copies its input lives
-as long as the others do no better; the collapse rule stops it by its copy rate. It also judges each
-rung only once: early trials have no rivals there and would run to their end, however poor. Here
-they are compared again, at every report, with what came to that rung after them.
+one number at rungs of training steps: here by `j` less the copy rate beyond `max_copy_rate`, since
+what copies more cannot win. A trial that copies its input still lives as long as the others do no
+better; the collapse rule stops it by its copy rate. ASHA also judges each rung only once: early
+trials have no rivals there and would run to their end, however poor. Here they are compared again,
+at every report, with what came to that rung after them.
 
 Every trial that ends has `ended` and `ended_reason` in its last result, where callbacks read it.
 """
@@ -21,7 +22,7 @@ from ray.exceptions import RayActorError
 from ray.tune.experiment import Trial
 from ray.tune.schedulers import AsyncHyperBandScheduler, TrialScheduler
 
-from detox_tune.tuning.results import TrialRecord
+from detox_tune.tuning.results import TrialRecord, penalised_j
 
 if TYPE_CHECKING:
     from ray.tune.execution.tune_controller import TuneController
@@ -41,12 +42,12 @@ class Ending(NamedTuple):
 
 
 class CollapseScheduler(AsyncHyperBandScheduler):
-    """ASHA on `j` (`max`, as in `TuneConfig`) over training steps, plus the collapse rule.
+    """ASHA on `penalised_j` over training steps, plus the collapse rule.
 
     Reports need `step`, `j`, `copy_rate` and `n`, the number of sentences. A report is judged once:
     one at a step that the trial has passed already (it was continued from an earlier checkpoint) is
     a repetition. ASHA judges at the highest rung that a report is the first to reach; between rungs
-    a trial is stopped once its best `j` is below the cutoff that a rung which it passed has by now.
+    a trial is stopped once its best is below the cutoff that a rung which it passed has by now.
     A report that is not finite, which ASHA would let run for ever, ends its trial as `failed`.
 
     Trials are known by their names, which they keep when a search goes on in another process.
@@ -55,6 +56,7 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         max_steps: training steps of a trial that runs to its end.
         grace_steps: training steps before ASHA may stop a trial; its first rung.
         reduction_factor: about one in this many trials passes a rung; rungs are this factor apart.
+        max_copy_rate: copy rate, in [0, 1], up to which ASHA compares by `j` alone.
         collapse_grace: training steps after which a trial may be stopped for identity collapse.
         collapse_threshold: copy rate, in [0, 1], from which a trial counts as collapsed when its
             copy rate has not fallen, by more than one sentence, over the last two reports.
@@ -67,6 +69,7 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         max_steps: int,
         grace_steps: int,
         reduction_factor: float,
+        max_copy_rate: float,
         collapse_grace: int,
         collapse_threshold: float,
         past: Iterable[TrialRecord] = (),
@@ -77,6 +80,7 @@ class CollapseScheduler(AsyncHyperBandScheduler):
             grace_period=grace_steps,
             reduction_factor=reduction_factor,
         )
+        self._max_copy_rate = max_copy_rate
         self._collapse_grace = collapse_grace
         self._collapse_threshold = collapse_threshold
         self._reports: dict[str, list[dict[str, Any]]] = {}  # of each trial, as they were judged
@@ -136,7 +140,7 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         """Note a report, at its rung too if it is the first to reach one."""
         rung = self._new_rung(trial, report)
         if rung and _finite(report) and report["step"] < self._max_t:
-            rung[1][trial] = report["j"]
+            rung[1][trial] = self._penalised(report)
         self._reports.setdefault(trial, []).append(dict(report))
 
     def _passed(self, step: int) -> list[tuple[float, dict[str, float]]]:
@@ -154,20 +158,25 @@ class CollapseScheduler(AsyncHyperBandScheduler):
         """The last step that a trial reported, 0 before its first report."""
         return int(self._reports[trial][-1]["step"]) if self._reports.get(trial) else 0
 
+    def _penalised(self, report: Mapping[str, Any]) -> float:
+        return penalised_j(report, self._max_copy_rate)
+
     def _below_cutoff(self, trial: str, result: Mapping[str, Any]) -> Ending | None:
         """ASHA's decision at a new rung; else a comparison of the best with the rungs passed."""
-        step, j, rung = result["step"], result["j"], self._new_rung(trial, result)
+        step, rung = result["step"], self._new_rung(trial, result)
         if rung:
-            what, rungs = "j", [rung]
+            what, judged, rungs = "j", result, [rung]
         else:
-            what, rungs = "best j", self._passed(step)
-            j = max([j, *(report["j"] for report in self._reports.get(trial, []))])
+            reports = [result, *self._reports.get(trial, [])]
+            what, judged, rungs = "best j", max(reports, key=self._penalised), self._passed(step)
         for milestone, recorded in rungs:
-            cutoff = self._brackets[0].cutoff(recorded)
-            if cutoff is not None and j < cutoff:
+            cutoff: Any = self._brackets[0].cutoff(recorded)
+            if cutoff is not None and self._penalised(judged) < cutoff:
+                copies = judged["copy_rate"] - self._max_copy_rate
+                less = f" less {_short(copies)} for copies" if copies > 0 else ""
                 best = f"the best {100 / self._reduction_factor:.0f}% have {_short(cutoff)} or more"
-                reason = f"{what} {_short(j)} at step {step}; {best} at {milestone:g}"
-                return Ending("asha", reason)
+                seen = f"{what} {_short(judged['j'])}{less} at step {step}"
+                return Ending("asha", f"{seen}; {best} at {milestone:g}")
         return None
 
     def _collapsed(self, step: int, copy_rates: list[float], sentence: float) -> Ending | None:
@@ -213,6 +222,5 @@ def error_line(trial: Trial) -> str:
 
 
 def _short(number: Any) -> str:
-    """Three digits without the leading zero: .93, .0012, 1."""
-    text = f"{number:.3g}"
-    return text[1:] if text.startswith("0.") else text
+    """Three digits without the leading zero: .93, -.12, .0012, 1."""
+    return f"{number:.3g}".replace("0.", ".", 1) if abs(number) < 1 else f"{number:.3g}"

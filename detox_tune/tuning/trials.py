@@ -76,6 +76,7 @@ def run_trials(
                 max_steps=config.steps,
                 grace_steps=config.grace_steps,
                 reduction_factor=config.reduction_factor,
+                max_copy_rate=config.max_copy_rate,
                 collapse_grace=config.collapse_grace,
                 collapse_threshold=config.collapse_threshold,
                 past=past,

@@ -180,6 +180,7 @@ def search(tmp_path_factory: pytest.TempPathFactory) -> Search:
         max_steps=100,
         grace_steps=40,
         reduction_factor=2,
+        max_copy_rate=1.0,
         collapse_grace=30,
         collapse_threshold=0.8,
     )

@@ -21,6 +21,7 @@ def scheduler(**changes: Any) -> CollapseScheduler:
         "max_steps": 1000,
         "grace_steps": 900,
         "reduction_factor": 2,
+        "max_copy_rate": 1.0,
         "collapse_grace": 50,
         "collapse_threshold": 0.6,
         **changes,
@@ -129,27 +130,45 @@ def slow_asha(
 
 @given(
     moves=st.lists(
-        st.tuples(st.integers(0, 5), st.integers(1, 40), st.integers(0, 20)), max_size=40
+        st.tuples(st.integers(0, 5), st.integers(1, 40), st.integers(0, 20), st.integers(0, 10)),
+        max_size=40,
     ),
     factor=st.integers(2, 4),
+    allowed=st.integers(0, 10),
 )
-def test_asha_against_plain_lists(moves: list[tuple[int, int, int]], factor: int) -> None:
+def test_asha_against_plain_lists(
+    moves: list[tuple[int, int, int, int]], factor: int, allowed: int
+) -> None:
     """Trials report in any order, at any distance in steps."""
     steps: dict[int, int] = {}
     reports = []
-    for trial, distance, twentieths in moves:
+    for trial, distance, twentieths, tenths in moves:
         steps[trial] = steps.get(trial, 0) + distance
-        reports.append((trial, steps[trial], twentieths / 20))
-    judge = scheduler(max_steps=100, grace_steps=10, reduction_factor=factor)
+        reports.append((trial, steps[trial], twentieths / 20, tenths / 10))
+    rules = {"grace_steps": 10, "reduction_factor": factor, "max_copy_rate": allowed / 10}
+    judge = scheduler(max_steps=100, collapse_grace=100, **rules)
     trials = {number: add(judge) for number in steps}
     stopped: list[tuple[int, int]] = []
-    for number, step, j in reports:
+    for number, step, j, copy_rate in reports:
         if number in [t for t, _ in stopped]:
             continue
-        if tell(judge, trials[number], step, j=j) == STOP:
+        if tell(judge, trials[number], step, j=j, copy_rate=copy_rate) == STOP:
             stopped.append((number, step))
             end(judge, trials[number])
-    assert stopped == slow_asha(reports, 10, factor, 100)
+    compared = [
+        (number, step, j - (copy_rate - allowed / 10 if copy_rate > allowed / 10 else 0))
+        for number, step, j, copy_rate in reports
+    ]
+    assert stopped == slow_asha(compared, 10, factor, 100)
+
+
+def test_copies_beyond_what_may_win_count_against_a_trial() -> None:
+    judge = scheduler(grace_steps=40, max_copy_rate=0.1)
+    rewrites, copies = add(judge), add(judge)
+    tell(judge, rewrites, 40, j=0.3, copy_rate=0.05)
+    assert tell(judge, copies, 40, j=0.5, copy_rate=0.4) == STOP
+    reason = "j .5 less .3 for copies at step 40; the best 50% have .3 or more at 40"
+    assert end(judge, copies) == ("asha", reason)
 
 
 def test_a_repeated_step_counts_once() -> None:

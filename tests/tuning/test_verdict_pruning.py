@@ -19,7 +19,7 @@ def reports(curve: list[tuple[int, float, float]]) -> list[dict[str, Any]]:
 
 def test_a_replay_stops_what_the_search_stopped(search: Search) -> None:
     trials = [reports(curve) for curve in CURVES.values()]
-    made = replay(trials, range(len(trials)), PRUNER, slots=1)
+    made = replay(trials, range(len(trials)), PRUNER, slots=1, max_copy_rate=1.0)
     assert made.steps == {n: search.trials[name].steps for n, name in enumerate(CURVES)}
     assert made.reached == 80  # the first trial's best, and nothing ran before it
 
@@ -29,17 +29,17 @@ def test_several_at_once_report_in_turn() -> None:
     weak, strong = ([(s, j, 0.0) for s in range(10, 101, 10)] for j in (0.1, 0.5))
     trials = [reports(weak), reports(strong), reports(weak)]
     pruner = {"grace": 0.2, "reduction": 2.0}
-    one_by_one = replay(trials, (0, 1, 2), pruner, slots=1)
+    one_by_one = replay(trials, (0, 1, 2), pruner, slots=1, max_copy_rate=1.0)
     assert one_by_one.steps == {0: 100, 1: 100, 2: 20}
     assert one_by_one.reached == 110
-    together = replay(trials, (0, 1, 2), pruner, slots=2)
+    together = replay(trials, (0, 1, 2), pruner, slots=2, max_copy_rate=1.0)
     assert together.steps[0] == 30  # judged again when the strong one is at the rung, too
     assert together.steps[1] == 100
 
 
 def test_without_pruning_all_trials_run_to_their_end() -> None:
     trials = [reports(CURVES[name]) for name in ("good", "weak", "killed")]
-    made = replay(trials, (0, 1, 2), {}, slots=2)
+    made = replay(trials, (0, 1, 2), {}, slots=2, max_copy_rate=1.0)
     assert set(made.steps.values()) == {100}
     assert judged(trials, made)["compute"] == 1
     assert judged(trials, made)["false_kills"] == 0
@@ -62,7 +62,7 @@ def test_figures() -> None:
 
 def test_a_table_is_a_mean_over_orders() -> None:
     trials = [reports(CURVES[name]) for name in ("good", "weak", "killed")]
-    frame = table([trials], {"none": {}, "ASHA": PRUNER}, orders=5, slots=1)
+    frame = table([trials], {"none": {}, "ASHA": PRUNER}, orders=5, slots=1, max_copy_rate=1.0)
     assert list(frame.index) == ["none", "ASHA"]
     assert frame.loc["none", "compute"] == 1
     assert frame.loc["ASHA", "compute"] < 1
