@@ -138,6 +138,7 @@ def judged(trials: Sequence[Reports], made: Replay) -> dict[str, float]:
     budget = trials[0][-1]["step"]
     bests = [max(float(report["feasible_j"]) for report in reports) for reports in trials]
     top = sorted(range(len(trials)), key=lambda i: -bests[i])[: max(1, round(TOP * len(trials)))]
+    top = [i for i in top if bests[i] > 0]  # the others can't win
     least = min(bests[i] for i in top)
     seen = [
         max(float(r["feasible_j"]) for r in reports if r["step"] <= made.steps[i])
@@ -230,8 +231,9 @@ ABOUT = f"""\
 Shares of the steps that all trials take without pruning. "It" is a report of {GOOD:.0%} of the
 best `j` that any trial has at a copy rate that may win. Collapsed are trials that end with a copy
 rate of at least {COLLAPSED:g} if nothing stops them; where in their budget they end is a median.
-"Top tenth stopped": the share of the best {TOP:.0%} of the trials that end before they are as good
-as the last of these: false kills. "j lost": how far the best that is left is below the best of all.
+"Top tenth stopped": of the best {TOP:.0%} of the trials, those that may win, the share that ends
+before it is as good as the last of these: false kills. "j lost": how far the best that is left is
+below the best of all.
 ASHA compares trials by `j` less the copy rate beyond `max_copy_rate`.
 """
 
