@@ -204,7 +204,7 @@ class SearchConfig(Settings):
     collapse_threshold: Rate = 0.6
     """Copy rate from which a trial whose copy rate does not fall counts as collapsed."""
     max_copy_rate: Rate = 0.10
-    """Highest validation copy rate that a winner may have."""
+    """Highest validation copy rate that a winner may have; ASHA counts what is above it."""
     track: Literal["mlflow"] | None = None
     """Where reports go beside the run's folder: `mlflow` (extra `track`), or None."""
     address: str | None = Field(default_factory=lambda: os.environ.get("RAY_ADDRESS") or None)
