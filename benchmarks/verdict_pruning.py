@@ -234,7 +234,11 @@ rate of at least {COLLAPSED:g} if nothing stops them; where in their budget they
 "Top tenth stopped": of the best {TOP:.0%} of the trials, those that may win, the share that ends
 before it is as good as the last of these: false kills. "j lost": how far the best that is left is
 below the best of all.
-ASHA compares trials by `j` less the copy rate beyond `max_copy_rate`.
+"Steps to it" is a mean over the orders that reach it. ASHA compares trials by `j` less the copy
+rate beyond `max_copy_rate`. All reports: pruning.csv. Each search:
+
+    detox-tune search benchmarks/verdict_pruning.yaml --name pruning_SEED --seed SEED \\
+        --data paradetox_en.tsv --lexicon multilingual_toxic_lexicon
 """
 
 
@@ -260,8 +264,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for title, pruners in (("", PRUNERS), ("Grace, reduction and threshold:\n\n", grid())):
             text += f"\n{title}{_markdown(table(searches, pruners, **named))}"
     write_text(options.out, text)
+    _reports(options.runs).to_csv(options.out.with_suffix(".csv"), index=False)
     print(text)
     return 0
+
+
+def _reports(runs: Sequence[Path]) -> pd.DataFrame:
+    """What the trials reported, to publish."""
+    return pd.DataFrame(
+        {"run": run.name, "trial": number + 1}
+        | {name: report[name] for name in ("step", "j", "copy_rate")}
+        for run in runs
+        for number, reports in enumerate(read_trials(run, max_copy_rate=1.0))
+        for report in reports
+    )
 
 
 def _may_win(searches: Sequence[Sequence[Reports]]) -> str:
