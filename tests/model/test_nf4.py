@@ -99,7 +99,9 @@ def test_transformers_and_peft_still_see_4_bit_layers(tiny_base: Path) -> None:
     assert model.state_dict().keys() == weights.keys()
     assert all(torch.equal(model.state_dict()[name], w) for name, w in weights.items())
     adapters = [
-        m for m in add_lora(model, TrialConfig(), seed=0).modules() if isinstance(m, LoraLayer)
+        m
+        for m in add_lora(model, TrialConfig(lora="second"), seed=0).modules()
+        if isinstance(m, LoraLayer)
     ]
     assert adapters
     assert {type(m) for m in adapters} == {AdaptedLinear4bit}

@@ -105,6 +105,7 @@ def main(folder: Path, n_trials: int, at_once: int) -> None:
         eval_every=EVERY,
         grace_steps=30,
         reduction_factor=2,
+        max_copy_rate=1.0,
         collapse_grace=50,
         startup_trials=3,
         max_failures=int(os.environ.get("TOYS_FAILURES", "0")),
@@ -115,7 +116,7 @@ def main(folder: Path, n_trials: int, at_once: int) -> None:
         else {"address": "local", "num_cpus": 2, "include_dashboard": False}
     )
     ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **started)
-    known = SearchStudy(folder, SPACE, config.max_copy_rate)
+    known = SearchStudy(folder, SPACE, max_copy_rate=0.1)
     vars(trials)["run_trial"] = toy
     trials.run_trials(config, SPACE, None, known, folder, concurrent=at_once)  # type: ignore[arg-type]
     ray.shutdown()
