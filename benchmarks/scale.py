@@ -155,12 +155,11 @@ def _search(clock: Clock, trials: int, slots: int, folder: Path) -> Any:
         startup_trials=10,
     )
     space = SearchSpace(SPACE)
-    vars(room)["run_trial"] = toy
     vars(room)["tracker_callback"] = lambda *_: [clock_callback(clock)]  # in a tracker's place
     study = SearchStudy(folder, space, config.max_copy_rate)
     with open(os.devnull, "w", encoding="utf-8") as nowhere:
         console = Console(file=nowhere, force_terminal=True, width=80, height=40)
-        room.run_trials(config, space, None, study, folder, concurrent=slots, console=console)  # type: ignore[arg-type]
+        room.run_trials(toy, config, space, None, study, folder, concurrent=slots, console=console)  # type: ignore[arg-type]
 
     def restore() -> None:
         again = SearchStudy(folder, space, config.max_copy_rate)

@@ -40,7 +40,7 @@ class Choice(_Domain):
 class Range(_Domain):
     """A number between two bounds, both included; with `log`, uniform in its logarithm."""
 
-    range: tuple[float, float]
+    range: tuple[int | float, int | float]
     log: bool = False
 
     def bounds(self) -> list[Value]:
@@ -53,7 +53,7 @@ class Range(_Domain):
 class ZeroOr(_Domain):
     """Zero in about half of the trials, else a number of the range."""
 
-    zero_or: tuple[float, float]
+    zero_or: tuple[int | float, int | float]
     log: bool = False
 
     def bounds(self) -> list[Value]:

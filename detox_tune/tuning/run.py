@@ -43,6 +43,7 @@ from detox_tune.tuning.storage import check_storage, checkpoint_storage, keep_re
 from detox_tune.tuning.study import STUDY_FILE, SearchStudy
 from detox_tune.tuning.task import Task, build_task
 from detox_tune.tuning.tracker import check_tracker
+from detox_tune.tuning.trial import run_trial
 from detox_tune.tuning.trials import run_trials
 from detox_tune.tuning.winner import Finalist, score_finalists
 
@@ -144,6 +145,7 @@ class _Search:
                 1.0, 3600 * config.hours - (time.monotonic() - self.started)
             )
             run_trials(
+                run_trial,
                 config,
                 self.space,
                 task,

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ray import tune
 from ray.tune import Callback
@@ -23,12 +24,14 @@ from detox_tune.tuning.searcher import DetoxSearch
 from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.storage import checkpoint_storage, keep_results
 from detox_tune.tuning.study import STUDY_FILE, SearchStudy
-from detox_tune.tuning.task import Task
 from detox_tune.tuning.tracker import tracker_callback
-from detox_tune.tuning.trial import run_trial
+
+if TYPE_CHECKING:
+    from detox_tune.tuning.task import Task
 
 
 def run_trials(
+    run_trial: Callable[..., None],
     config: SearchConfig,
     space: SearchSpace,
     task: Task,
@@ -45,6 +48,7 @@ def run_trials(
     of earlier ones comes from the study and from the checkpoints of the trials.
 
     Args:
+        run_trial: runs one trial, as `detox_tune.tuning.trial.run_trial` does.
         config: of the search.
         space: to name the settings that trials differ in.
         task: what the trials share.

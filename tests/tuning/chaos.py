@@ -89,14 +89,14 @@ class Search:
 
 def disturb(folder: Path, seed: int, at_once: int, trials: int, times: int) -> list[str]:
     """Run a search to its end; returns what was done to it."""
-    rng = random.Random(seed)
+    rng, waits = random.Random(seed), random.Random(seed)
     done: list[str] = []
     kill: Callable[[random.Random], bool] | None = None
     search = Search(folder, trials, at_once)
     try:
         while True:
             try:
-                wait = rng.uniform(*SECONDS) if len(done) < times else 600
+                wait = waits.uniform(*SECONDS) if len(done) < times else 600
                 assert search.driver.wait(timeout=wait) == 0, (folder / LOG).read_text()
                 break
             except subprocess.TimeoutExpired:

@@ -152,21 +152,15 @@ def test_a_raylet_that_is_killed_is_one_line(folder: Path, cluster: RayCluster) 
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("RAY_AUTH_MODE", "disabled", "no Ray cluster there lets this machine in"),
-        ("RAY_AUTH_TOKEN", "0" * 64, "no Ray cluster there lets this machine in"),
-    ],
-)
-def test_without_the_token_a_search_is_refused_in_one_line(
-    folder: Path, cluster: RayCluster, name: str, value: str, message: str
+def test_with_another_token_a_search_is_refused_in_one_line(
+    folder: Path, cluster: RayCluster
 ) -> None:
-    environment = {**cluster.environment, name: value}
-    refused = search(folder, environment, "--address", cluster.address, "--name", f"no-{name}")
+    environment = {**cluster.environment, "RAY_AUTH_TOKEN": "0" * 64}
+    refused = search(folder, environment, "--address", cluster.address, "--name", "wrong")
     assert refused.returncode == 2
     (line,) = refused.stderr.splitlines()  # nothing is read or built first
-    assert line.startswith(f"error: address='{cluster.address}': {message}")
+    message = f"address='{cluster.address}': no Ray cluster there lets this machine in"
+    assert line.startswith(f"error: {message}")
     assert cluster.environment["RAY_AUTH_TOKEN"] not in refused.stderr
 
 

@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from pyarrow import fs
 
 from detox_tune.tuning.results import TrialRecord
+from detox_tune.tuning.storage import Storage
 from detox_tune.tuning.study import SearchStudy
+from tests.tuning.test_storage import below
 from tests.tuning.toy_search import EVERY, SPACE, scores
 
 TOYS = Path(__file__).with_name("toy_search.py")
@@ -125,3 +128,19 @@ def test_with_two_at_a_time_nothing_is_lost_or_done_twice(tmp_path: Path) -> Non
             assert (report["j"], report["copy_rate"]) == scores(
                 trial.settings["learning_rate"], report["step"]
             )
+
+
+@pytest.mark.slow
+def test_a_search_whose_checkpoints_are_in_a_bucket_survives_its_driver_and_its_machine(
+    undisturbed: Path, s3: str, tmp_path: Path
+) -> None:
+    here, uri = tmp_path / "here", below(s3, "moved")
+    run_toys(here, 1, "write", "25", storage=uri)
+    elsewhere = tmp_path / "elsewhere"  # another machine, on which somebody put the copies
+    elsewhere.mkdir()
+    server, root = fs.FileSystem.from_uri(uri)
+    fs.copy_files(f"{root}/toys/study.db", str(elsewhere / "study.db"), server)
+    run_toys(elsewhere, 1, storage=uri)
+    assert rows(elsewhere) == rows(undisturbed)
+    assert not (here / "ray").exists()
+    assert Storage(server, f"{root}/toys/ray").names() == ["session_1", "session_2"]

@@ -47,20 +47,6 @@ def plain_run(folder: Path) -> Path:
     return folder / "runs" / "plain"
 
 
-@pytest.fixture(scope="module")
-def killed_run(folder: Path, plain_run: Path) -> Path:
-    """The results of the same search, whose first trial was killed after its first checkpoint."""
-    driver = start(folder, "killed")
-    run = folder / "runs" / "killed"
-    results = run / "ray" / "session_1" / "trial_001" / "result.json"
-    # not just its checkpoint: the driver must have heard of it
-    wait_until(lambda: results.is_file() and "\n" in results.read_text(encoding="utf-8"), driver)
-    os.kill(reports(run, "trial_001")[0]["pid"], signal.SIGKILL)
-    output, _ = driver.communicate(timeout=600)
-    assert driver.returncode == 0, output
-    return run
-
-
 def resume(folder: Path, name: str, *flags: str) -> "subprocess.Popen[str]":
     """The command, from elsewhere."""
     return subprocess.Popen(
@@ -74,14 +60,22 @@ def resume(folder: Path, name: str, *flags: str) -> "subprocess.Popen[str]":
 
 @pytest.fixture(scope="module")
 def resumed_run(folder: Path, plain_run: Path) -> Path:
-    """The same search: killed, its last checkpoint damaged, gone on without time, gone on."""
+    """The same search: a trial is killed, then the driver, and the last checkpoint is damaged.
+
+    Then it goes on without time, and at last to its end.
+    """
     driver = start(folder, "resumed")
     run = folder / "runs" / "resumed"
-    checkpoint = run / "ray" / "session_1" / "trial_001" / "checkpoint_000001"
-    wait_until((checkpoint / "seal.json").is_file, driver)
+    trial = run / "ray" / "session_1" / "trial_001"
+    results = trial / "result.json"
+    # not just its checkpoint: the driver must have heard of it
+    wait_until(lambda: results.is_file() and "\n" in results.read_text(encoding="utf-8"), driver)
+    os.kill(reports(run, "trial_001")[0]["pid"], signal.SIGKILL)
+    wait_until(lambda: len({one["pid"] for one in reports(run, "trial_001")}) == 2, driver)
     driver.kill()
     driver.communicate()
-    (checkpoint / "optimizer.pt").write_bytes(b"half")
+    sealed = max(trial.glob("checkpoint_*/seal.json"))
+    sealed.with_name("optimizer.pt").write_bytes(b"half")
     late = resume(folder, "resumed", "--hours", "0.0001")
     output, _ = late.communicate(timeout=600)
     assert late.returncode == 0, output
@@ -101,23 +95,15 @@ def reports(run: Path, trial: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
 
 
-def test_a_killed_trial_goes_on_and_the_search_repeats_itself(
-    plain_run: Path, killed_run: Path
-) -> None:
-    assert len({report["pid"] for report in reports(plain_run, "trial_001")}) == 1
-    continued = reports(killed_run, "trial_001")
-    assert len({report["pid"] for report in continued}) == 2  # another process went on,
-    first = continued[0]
-    repeated = next(report for report in continued if report["pid"] != first["pid"])
-    # and not from the start: it first repeats the report of the last checkpoint
-    assert repeated["step"] > first["step"] or repeated["seconds"] == first["seconds"]
-
-    check_equal(plain_run, killed_run)
-
-
-def test_a_search_whose_driver_was_killed_goes_on_as_if_it_had_not(
+def test_a_search_whose_trial_and_driver_were_killed_goes_on_as_if_they_had_not(
     plain_run: Path, resumed_run: Path
 ) -> None:
+    assert len({report["pid"] for report in reports(plain_run, "trial_001")}) == 1
+    first, *others = reports(resumed_run, "trial_001")
+    repeated = next(report for report in others if report["pid"] != first["pid"])
+    # another process went on, not from the start: it first repeats the last checkpoint's report
+    assert repeated["step"] > first["step"] or repeated["seconds"] == first["seconds"]
+
     check_equal(plain_run, resumed_run)
     assert read(resumed_run / "search.json")["winner"] == read(plain_run / "search.json")["winner"]
 

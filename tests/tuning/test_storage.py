@@ -11,8 +11,7 @@ from detox_tune.config import SearchConfig
 from detox_tune.errors import UserError
 from detox_tune.tuning import trial
 from detox_tune.tuning.checkpoints import find_checkpoint, seal
-from detox_tune.tuning.storage import Storage, check_storage, checkpoint_storage, keep_results
-from tests.tuning.test_resume import rows, run_toys
+from detox_tune.tuning.storage import check_storage, checkpoint_storage, keep_results
 
 
 def config(storage: str | None) -> SearchConfig:
@@ -39,23 +38,6 @@ def test_a_sealed_checkpoint_is_found_and_read_in_a_bucket(s3: str, tmp_path: Pa
     with last.checkpoint.as_directory() as copy:
         assert Path(copy, "weights").read_bytes() == bytes(last.report["step"]) == bytes(2)
     assert find_checkpoint(storage, "trial_002", lambda report: report["step"]) is None
-
-
-@pytest.mark.slow
-def test_a_search_whose_checkpoints_are_in_a_bucket_survives_its_driver_and_its_machine(
-    s3: str, tmp_path: Path
-) -> None:
-    run_toys(tmp_path / "plain", 1)
-    here, uri = tmp_path / "here", below(s3, "toys")
-    run_toys(here, 1, "write", "25", storage=uri)
-    elsewhere = tmp_path / "elsewhere"  # another machine, on which somebody put the copies
-    elsewhere.mkdir()
-    server, root = fs.FileSystem.from_uri(uri)
-    fs.copy_files(f"{root}/toys/study.db", str(elsewhere / "study.db"), server)
-    run_toys(elsewhere, 1, storage=uri)
-    assert rows(elsewhere) == rows(tmp_path / "plain")
-    assert not (here / "ray").exists()
-    assert Storage(server, f"{root}/toys/ray").names() == ["session_1", "session_2"]
 
 
 def test_results_are_copied_to_the_storage_as_they_are(s3: str, tmp_path: Path) -> None:

@@ -22,13 +22,13 @@ from ray import tune
 from ray.train._internal.session import _TrainSession
 
 from detox_tune.config import SearchConfig
-from detox_tune.tuning import trials
 from detox_tune.tuning.checkpoints import find_checkpoint, seal
 from detox_tune.tuning.results import feasible_j
 from detox_tune.tuning.scheduler import CollapseScheduler
 from detox_tune.tuning.space import SearchSpace
 from detox_tune.tuning.storage import Storage
 from detox_tune.tuning.study import SearchStudy
+from detox_tune.tuning.trials import run_trials
 
 SPACE = SearchSpace({"learning_rate": {"range": [0.0001, 0.01]}, "gamma": {"zero_or": [0.1, 1.0]}})
 EVERY = 10  # steps between reports
@@ -117,8 +117,7 @@ def main(folder: Path, n_trials: int, at_once: int) -> None:
     )
     ray.init(log_to_driver=False, logging_level=logging.CRITICAL, **started)
     known = SearchStudy(folder, SPACE, max_copy_rate=0.1)
-    vars(trials)["run_trial"] = toy
-    trials.run_trials(config, SPACE, None, known, folder, concurrent=at_once)  # type: ignore[arg-type]
+    run_trials(toy, config, SPACE, None, known, folder, concurrent=at_once)  # type: ignore[arg-type]
     ray.shutdown()
 
 
