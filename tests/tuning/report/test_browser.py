@@ -269,4 +269,4 @@ def test_many_trials_are_drawn_with_few_elements(
     assert page.evaluate(drawn, "scatter") == trials + 1
     assert page.evaluate(drawn, "curve-j") == trials + 1
     # A point and at most one stretch between reports, axes or labels: no group for each trial.
-    assert page.locator(".chart *").count() < 1500 + 22 * trials
+    assert page.locator(".chart *").count() < 1500 + 20 * trials
