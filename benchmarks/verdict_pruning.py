@@ -4,7 +4,7 @@ RUN is a search that pruned nothing (`verdict_pruning.yaml`), so it is known wha
 trial. The search's own scheduler judges its reports again, as they would have come with some trials
 at once and steps of equal time: in the order of the trials, and in others drawn at random. Random
 trials do not depend on one another, so a pruner sees here what it would have seen. With TPE they
-do, so TPE is not in this table.
+do, so TPE is not in this table, see verdict_samplers.py.
 """
 
 from __future__ import annotations
@@ -53,6 +53,8 @@ class Replay:
     """Trial -> training steps that it got."""
     reached: int | None = None
     """Steps of all trials until the first report of at least GOOD of the best j; None if never."""
+    best: list[tuple[int, float]] = field(default_factory=list)
+    """After each report: steps of all trials so far, and the highest feasible j."""
 
 
 def replay(
@@ -76,7 +78,7 @@ def replay(
 
     from detox_tune.tuning.scheduler import CollapseScheduler
 
-    last = trials[0][-1]["step"]
+    last = max(reports[-1]["step"] for reports in trials)
     scheduler = CollapseScheduler(
         max_steps=last,
         grace_steps=round(pruner.get("grace", 1.0) * last),
@@ -108,6 +110,8 @@ def replay(
         made.steps[trial] = report["step"]
         if made.reached is None and report["feasible_j"] >= good:
             made.reached = done
+        before = made.best[-1][1] if made.best else 0.0
+        made.best.append((done, max(before, float(report["feasible_j"]))))
         decision = scheduler.on_trial_result(controller, _named(trial), dict(report))
         if decision == TrialScheduler.STOP or number + 1 == len(trials[trial]):
             start(now)
@@ -197,15 +201,12 @@ def grid() -> dict[str, dict[str, Any]]:
 
 
 def read_trials(run: Path, max_copy_rate: float) -> list[list[dict[str, Any]]]:
-    """The reports of all trials of a search that pruned nothing, as if it had that bound.
-
-    `n` is for the scheduler.
-    """
+    """The reports of all trials of a search, as if it had that bound. `n` is for the scheduler."""
     from detox_tune.tuning.results import feasible_j
     from detox_tune.tuning.study import read_study
 
     search = json.loads((run / "search.json").read_text(encoding="utf-8"))["search"]
-    trials = [
+    return [
         [
             report
             | {
@@ -215,8 +216,8 @@ def read_trials(run: Path, max_copy_rate: float) -> list[list[dict[str, Any]]]:
             for report in one.user_attrs["history"]["reports"]
         ]
         for one in read_study(run).get_trials(deepcopy=False)
+        if one.user_attrs["history"]["reports"]
     ]
-    return [reports for reports in trials if reports and reports[-1]["step"] == search["steps"]]
 
 
 _HEAD = {

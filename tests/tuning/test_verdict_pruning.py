@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from verdict_pruning import Replay, judged, replay, table
+from verdict_samplers import after
 
 from detox_tune.tuning.results import feasible_j
 from tests.tuning.conftest import CURVES, Search
@@ -43,6 +44,15 @@ def test_without_pruning_all_trials_run_to_their_end() -> None:
     assert set(made.steps.values()) == {100}
     assert judged(trials, made)["compute"] == 1
     assert judged(trials, made)["false_kills"] == 0
+
+
+def test_the_best_so_far() -> None:
+    """One after the other: `good` may win from its third report on, `early` ends by itself."""
+    trials = [reports(CURVES["early"]), reports(CURVES["good"])]
+    made = replay(trials, (0, 1), {}, slots=1, max_copy_rate=1.0)
+    assert made.steps == {0: 40, 1: 100}
+    found = [after(made, steps) for steps in (0, 99, 100, 119, 120, 140, 999)]
+    assert found == [0, 0, 0.5, 0.5, 0.6, 0.6, 0.6]
 
 
 def test_figures() -> None:
