@@ -40,20 +40,22 @@ class Effect(NamedTuple):
 
 def read_reports(folder: Path) -> pd.DataFrame:
     """All reports of all experiments, with `arm` as `experiment/arm`."""
-    tables = [
-        pd.read_csv(file).assign(experiment=file.stem)
-        for file in sorted(folder.glob("*.csv"))
-        if not file.stem.endswith("_sentences")
-    ]
+    names = [file.stem.removesuffix("_sentences") for file in _sentence_files(folder)]
+    tables = [pd.read_csv(folder / f"{name}.csv").assign(experiment=name) for name in names]
     reports = pd.concat(tables, ignore_index=True)
     reports["arm"] = reports["experiment"] + "/" + reports["arm"]
     return reports
 
 
+def _sentence_files(folder: Path) -> list[Path]:
+    """One for each experiment whose arms were trained; other tables have none."""
+    return sorted(folder.glob("*_sentences.csv"))
+
+
 def read_sentences(folder: Path) -> dict[tuple[str, str], dict[int, np.ndarray]]:
     """The values of test sentences: (arm, score) -> seed -> array [sentences]."""
     values: dict[tuple[str, str], dict[int, np.ndarray]] = {}
-    for file in sorted(folder.glob("*_sentences.csv")):
+    for file in _sentence_files(folder):
         experiment = file.stem.removesuffix("_sentences")
         for row in pd.read_csv(file).itertuples():
             key = (f"{experiment}/{row.arm}", str(row.score))
