@@ -296,10 +296,12 @@ def test_the_page_of_what_was_trained(tmp_path: Path) -> None:
             sentences.append({"arm": arm, "seed": 0, "score": "copy_rate", "values": copied})
         pd.DataFrame(reports).to_csv(tmp_path / f"{experiment}.csv", index=False)
         pd.DataFrame(sentences).to_csv(tmp_path / f"{experiment}_sentences.csv", index=False)
+    (tmp_path / "pruning.csv").write_text("run,trial\npruning_0,1\n", encoding="utf-8")
     assert page.main(["--folder", str(tmp_path)]) == 0
     claims = (tmp_path / "claims.md").read_text(encoding="utf-8")
     copied = "| claims/lora=first | copy_rate | above 0.9 | 0.500 | 0.404 to 0.596 | 100, 1 seed |"
     assert f"{copied} **does not hold** |" in claims
+    assert "arms trained at abc." in claims
     assert "| tries/default | copy_rate | above 0.9 | not run |" in claims
     assert "| lora=first | 1 | 0.000 | 0.500 |" in (tmp_path / "arms.md").read_text("utf-8")
     for chart in ("frontier", "loss", "collapse", "pairs_and_base"):
