@@ -1,10 +1,10 @@
-"""python benchmarks/verdict_pruning.py RUN [RUN…]: what pruning saves, and what it kills wrongly.
+"""python benchmarks/verdict_pruning.py [RUN…]: what pruning saves, and what it kills wrongly.
 
 RUN is a search that pruned nothing (`verdict_pruning.yaml`), so it is known what became of every
-trial. The search's own scheduler judges its reports again, as they would have come with some trials
-at once and steps of equal time: in the order of the trials, and in others drawn at random. Random
-trials do not depend on one another, so a pruner sees here what it would have seen. With TPE they
-do, so TPE is not in this table, see verdict_samplers.py.
+trial; without one, those whose reports are published in pruning.csv. The search's own scheduler
+judges the reports again, as they would have come with some trials at once and steps of equal time:
+in the order of the trials, and in others drawn at random. Random trials do not depend on one
+another, so a pruner sees here what it would have seen. With TPE they do, see verdict_samplers.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import heapq
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
@@ -200,24 +200,44 @@ def grid() -> dict[str, dict[str, Any]]:
     }
 
 
-def read_trials(run: Path, max_copy_rate: float) -> list[list[dict[str, Any]]]:
-    """The reports of all trials of a search, as if it had that bound. `n` is for the scheduler."""
-    from detox_tune.tuning.results import feasible_j
+def read_reports(runs: Sequence[Path], table: Path) -> pd.DataFrame:
+    """The reports of searches, which are then written to a table; without runs, those in it.
+
+    Returns:
+        A row for each report: run, trial, step, j, copy_rate, n (sentences that were scored).
+    """
+    if not runs:
+        return pd.read_csv(table)
+    frame = pd.DataFrame(row for run in runs for row in _reports(run))
+    frame.to_csv(table, index=False)
+    return frame
+
+
+def _reports(run: Path) -> Iterator[dict[str, Any]]:
     from detox_tune.tuning.study import read_study
 
     search = json.loads((run / "search.json").read_text(encoding="utf-8"))["search"]
-    return [
-        [
-            report
-            | {
-                "n": search["validation_pairs"],
-                "feasible_j": feasible_j(report, max_copy_rate, copy_j=0.0),
-            }
-            for report in one.user_attrs["history"]["reports"]
+    for one in read_study(run).get_trials(deepcopy=False):
+        for report in one.user_attrs["history"]["reports"]:
+            shown = {name: report[name] for name in ("step", "j", "copy_rate")}
+            named = {"run": run.name, "trial": one.number + 1}
+            yield named | shown | {"n": search["validation_pairs"]}
+
+
+def by_run(reports: pd.DataFrame, max_copy_rate: float) -> dict[str, list[list[dict[str, Any]]]]:
+    """Run -> its trials -> their reports, as if the search had that bound of the copy rate."""
+    from detox_tune.tuning.results import feasible_j
+
+    return {
+        str(run): [
+            [
+                report | {"feasible_j": feasible_j(report, max_copy_rate, copy_j=0.0)}
+                for report in trial.to_dict("records")
+            ]
+            for _, trial in of_run.groupby("trial")
         ]
-        for one in read_study(run).get_trials(deepcopy=False)
-        if one.user_attrs["history"]["reports"]
-    ]
+        for run, of_run in reports.groupby("run", sort=False)
+    }
 
 
 _HEAD = {
@@ -236,7 +256,7 @@ rate of at least {COLLAPSED:g} if nothing stops them; where in their budget they
 before it is as good as the last of these: false kills. "j lost": how far the best that is left is
 below the best of all.
 "Steps to it" is a mean over the orders that reach it. ASHA compares trials by `j` less the copy
-rate beyond `max_copy_rate`. All reports: pruning.csv. Each search:
+rate beyond `max_copy_rate`. The command reads all reports from pruning.csv. Each search:
 
     detox-tune search benchmarks/verdict_pruning.yaml --name pruning_SEED --seed SEED \\
         --data paradetox_en.tsv --lexicon multilingual_toxic_lexicon
@@ -246,39 +266,29 @@ rate beyond `max_copy_rate`. All reports: pruning.csv. Each search:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Replay, and write the page."""
     parser = OneLineParser(prog="python benchmarks/verdict_pruning.py", description=__doc__)
-    parser.add_argument("runs", type=path, nargs="+", help="folders of searches without pruning")
+    parser.add_argument(
+        "runs", type=path, nargs="*", help="folders of searches without pruning (default: the CSV)"
+    )
     parser.add_argument("--orders", type=int, default=100, help="of the trials (default: 100)")
     parser.add_argument("--slots", type=int, default=2, help="trials at once (default: 2)")
     parser.add_argument("--max-copy-rates", type=float, nargs="+", default=[0.1, 0.2, 0.3])
     parser.add_argument("--out", type=path, default=Path("results/verdict/pruning.md"))
     options: argparse.Namespace = parser.parse_args(arguments)
-    runs = " ".join(run.name for run in options.runs)
+    reports = read_reports(options.runs, options.out.with_suffix(".csv"))
     text = (
         f"# What pruning saves, and what it kills wrongly\n\n"
-        f"`python benchmarks/verdict_pruning.py {runs} --orders {options.orders} --slots "
+        f"`python benchmarks/verdict_pruning.py --orders {options.orders} --slots "
         f"{options.slots}`, commit {commit()}\n\n{ABOUT}"
     )
     for bound in options.max_copy_rates:
-        searches = [read_trials(run, bound) for run in options.runs]
+        searches = list(by_run(reports, bound).values())
         text += f"\n## Where a winner's copy rate is at most {bound:g}\n\n{_may_win(searches)}\n"
         named = {"orders": options.orders, "slots": options.slots, "max_copy_rate": bound}
         for title, pruners in (("", PRUNERS), ("Grace, reduction and threshold:\n\n", grid())):
             text += f"\n{title}{_markdown(table(searches, pruners, **named))}"
     write_text(options.out, text)
-    _reports(options.runs).to_csv(options.out.with_suffix(".csv"), index=False)
     print(text)
     return 0
-
-
-def _reports(runs: Sequence[Path]) -> pd.DataFrame:
-    """What the trials reported, to publish."""
-    return pd.DataFrame(
-        {"run": run.name, "trial": number + 1}
-        | {name: report[name] for name in ("step", "j", "copy_rate")}
-        for run in runs
-        for number, reports in enumerate(read_trials(run, max_copy_rate=1.0))
-        for report in reports
-    )
 
 
 def _may_win(searches: Sequence[Sequence[Reports]]) -> str:

@@ -1,10 +1,11 @@
 """python benchmarks/verdict_samplers.py: does TPE find more than random settings?
 
-    python benchmarks/verdict_samplers.py --random pruning_0 pruning_1 --tpe tpe_0 tpe_1
+    python benchmarks/verdict_samplers.py tpe_0 tpe_1
 
 Random trials do not depend on one another: what ASHA and the collapse rule make of them is worked
 out from searches that pruned nothing, in many orders (verdict_pruning.py). TPE's do, so its
-searches are run with the pruner, once a seed. Writes results/verdict/samplers.md.
+searches are run with the pruner, one for each random search, in their order. Reads pruning.csv, and
+samplers.csv where no run is named. Writes results/verdict/samplers.md.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 from tables import commit, markdown_table
-from verdict_pruning import PRUNERS, Replay, read_trials, replay
+from verdict_pruning import PRUNERS, Replay, by_run, read_reports, replay
 
 from detox_tune.cli import OneLineParser, path, run_command
 from detox_tune.files import write_text
@@ -42,22 +43,22 @@ def after(made: Replay, steps: float) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare, and write the page."""
     parser = OneLineParser(prog="python benchmarks/verdict_samplers.py", description=__doc__)
-    parser.add_argument("--random", type=path, nargs="+", required=True, help="without pruning")
-    parser.add_argument("--tpe", type=path, nargs="+", required=True, help="pruned; in this order")
+    parser.add_argument("tpe", type=path, nargs="*", help="runs (default: those in the CSV)")
     parser.add_argument("--orders", type=int, default=100, help="of the trials (default: 100)")
     parser.add_argument("--slots", type=int, default=2, help="trials at once (default: 2)")
     parser.add_argument("--max-copy-rate", type=float, default=0.1)
     parser.add_argument("--out", type=path, default=Path("results/verdict/samplers.md"))
     options = parser.parse_args(arguments)
     bound, rows = options.max_copy_rate, []
-    for random, tpe in zip(options.random, options.tpe, strict=True):
-        trials = read_trials(random, bound)
+    randoms = read_reports([], options.out.with_name("pruning.csv"))
+    tpes = read_reports(options.tpe, options.out.with_suffix(".csv"))
+    pairs = zip(by_run(randoms, bound).items(), by_run(tpes, bound).items(), strict=True)
+    for (random, trials), (tpe, searched) in pairs:
         whole = sum(reports[-1]["step"] for reports in trials)
         named = {"slots": options.slots, "max_copy_rate": bound}
         pruner, rng = PRUNERS["ASHA + collapse rule"], np.random.default_rng(0)
         orders = [rng.permutation(len(trials)).tolist() for _ in range(options.orders)]
         many = [replay(trials, order, pruner, **named) for order in orders]
-        searched = read_trials(tpe, bound)
         once = replay(searched, range(len(searched)), {}, **named)
         for share in SHARES:
             low, middle, high = np.quantile(
@@ -65,13 +66,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
             spread = f"{low:.3f} to {high:.3f}"
             found = f"{after(once, share * whole):.3f}"
-            rows.append([random.name, f"{share:g}", f"{middle:.3f}", spread, tpe.name, found])
+            rows.append([random, f"{share:g}", f"{middle:.3f}", spread, tpe, found])
     head = ["random", "share of the steps", "j, random", "5% to 95%", "TPE", "j, TPE"]
-    names = [" ".join(run.name for run in runs) for runs in (options.random, options.tpe)]
     text = (
-        f"# TPE and random settings\n\n`python benchmarks/verdict_samplers.py --random {names[0]} "
-        f"--tpe {names[1]}`, commit {commit()}\n\n"
-        f"{ABOUT.format(bound=bound, orders=options.orders)}\n{markdown_table(head, rows)}"
+        f"# TPE and random settings\n\n`python benchmarks/verdict_samplers.py`, commit {commit()}"
+        f"\n\n{ABOUT.format(bound=bound, orders=options.orders)}\n{markdown_table(head, rows)}"
     )
     write_text(options.out, text)
     print(text)

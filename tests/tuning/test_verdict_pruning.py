@@ -1,14 +1,16 @@
 """benchmarks/verdict/pruning.py: an unpruned search, judged again."""
 
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
-from verdict_pruning import Replay, judged, replay, table
+from verdict_pruning import Replay, by_run, judged, read_reports, replay, table
 from verdict_samplers import after
 
 from detox_tune.tuning.results import feasible_j
 from tests.tuning.conftest import CURVES, Search
+from tests.tuning.report.made_run import made_run
 
 PRUNER = {"grace": 0.4, "reduction": 2.0, "collapse_grace": 0.3, "threshold": 0.8}  # of `search`
 
@@ -76,3 +78,14 @@ def test_a_table_is_a_mean_over_orders() -> None:
     assert list(frame.index) == ["none", "ASHA"]
     assert frame.loc["none", "compute"] == 1
     assert frame.loc["ASHA", "compute"] < 1
+
+
+def test_published_reports_are_those_of_the_runs(tmp_path: Path) -> None:
+    runs = [made_run(tmp_path, name, trials=3) for name in ("one", "other")]
+    table = tmp_path / "reports.csv"
+    found = by_run(read_reports(runs, table), max_copy_rate=0.1)
+    assert by_run(read_reports([], table), max_copy_rate=0.1) == found
+    assert list(found) == ["one", "other"]
+    assert [trial[0]["trial"] for trial in found["other"]] == [1, 2, 3]
+    for report in found["one"][0]:
+        assert report["feasible_j"] == feasible_j(report, max_copy_rate=0.1, copy_j=0.0)
