@@ -17,7 +17,7 @@ from typing import Any
 
 from peft import PeftModel
 from report import Row
-from stock import stock_model
+from stock import computes_bfloat16, stock_model
 
 from detox_tune.config import SearchConfig, TrialConfig
 from detox_tune.data.pairs import Pair
@@ -64,9 +64,12 @@ def decoding_rows(pocket: Path, space_file: Path, device: str, repeats: int) -> 
 def _models(
     pocket: Path, adapter: str | None, texts: Sequence[str], device: str
 ) -> tuple[Any, Any, list[list[int]]]:
-    """Stock and fast model, both of nf4 layers, and the ids of the sentences."""
-    base, tokenizer = load_base(str(pocket), quantization="nf4", device=device)
-    stock = stock_model(str(pocket), TARGETS["second"], quantized=True, device=device)
+    """Stock and fast model, of nf4 layers where they make sense, and the ids of the sentences."""
+    quantized = computes_bfloat16(device)
+    base, tokenizer = load_base(
+        str(pocket), quantization="nf4" if quantized else "none", device=device
+    )
+    stock = stock_model(str(pocket), TARGETS["second"], quantized=quantized, device=device)
     plain = stock.unload()
     models = [
         m if adapter is None else PeftModel.from_pretrained(m, adapter) for m in (plain, base)
