@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _AFTER_AN_EDIT = 3  # tokens drafted where the source aligns again; doubled while they are accepted
 _LOOK_AHEAD = 12  # source tokens searched for the place where the output goes on
+_ROWS = 64  # of a batch: larger ones have more padding, and leave a processor's cache
+_LEFT = 1 / 8  # of a batch: these wait for those of others, a pass of few costs nearly as much
 
 
 @dataclass(slots=True)
@@ -54,6 +56,11 @@ class _Row:
         self.place += right
         self._align(right == len(drafted))
         return right
+
+    def anew(self) -> _Row:
+        """The same sentence for another batch: what is decoded comes back as its first draft."""
+        draft = [*self.output, *self.draft[self.place :]]
+        return _Row(self.index, draft, width=len(draft))
 
     def _align(self, all_right: bool) -> None:
         """Find the newest token in what is left of the source; the draft goes on behind it."""
@@ -194,23 +201,25 @@ def draft_decode(
     expected = source_ids if drafts is None else drafts
     # The longest first: if memory is short, that shows in the first batch.
     order = sorted(range(len(source_ids)), key=lambda index: -len(expected[index]))
+    waiting = [_Row(i, expected[i], width=len(expected[i])) for i in order]
     ends = base.config.eos_token_id
     end_id = ends if isinstance(ends, int) else ends[0]
     done = 0
     with evaluating(model), torch.no_grad():
-        while order:
-            longest = len(expected[order[0]]) + 1
-            size = max(1, logits_at_once // (longest * base.config.vocab_size))
-            batch, order = order[:size], order[size:]
-            sources = [list(source_ids[i]) or [end_id] for i in batch]
-            rows = [_Row(i, expected[i], width=len(expected[i])) for i in batch]
-            decoder = _Decoder(base, sources, rows, max_new_tokens)
-            while decoder.rows:
+        while waiting:
+            longest = max(len(row.draft) for row in waiting[:_ROWS]) + 1
+            size = max(1, min(_ROWS, logits_at_once // (longest * base.config.vocab_size)))
+            batch, waiting = waiting[:size], waiting[size:]
+            sources = [list(source_ids[row.index]) or [end_id] for row in batch]
+            decoder = _Decoder(base, sources, batch, max_new_tokens)
+            left = int(_LEFT * size) if waiting else 0
+            while len(decoder.rows) > left:
                 for row in decoder.step():
                     outputs[row.index] = _content(row.output, decoder)
                     done += 1
                 if progress:
                     progress(done)
+            waiting += [row.anew() for row in decoder.rows]
     return outputs
 
 

@@ -165,6 +165,12 @@ def test_other_models_and_sources(seed: int) -> None:
     assert outputs == greedy_decode(model, sources, max_new_tokens=NEW_TOKENS)
 
 
+def test_rows_that_wait_for_those_of_other_batches(model: Any) -> None:
+    sources = random_sources(150, seed=3)  # the first two batches of 64 may leave some rows
+    outputs = draft_decode(model, sources, max_new_tokens=30)
+    assert outputs == greedy_decode(model, sources, max_new_tokens=30)
+
+
 def test_the_adapter_is_on() -> None:
     sources = random_sources(20)
     with_adapter = draft_decode(random_model("adapted mT5"), sources, max_new_tokens=NEW_TOKENS)
@@ -260,6 +266,17 @@ def test_a_copying_model_decodes_the_same(
     mixed = sources + random_sources(12)  # some rows are done at once, some never find the source
     outputs = draft_decode(copier, mixed, max_new_tokens=20, logits_at_once=logits)
     assert outputs == greedy_decode(copier, mixed, max_new_tokens=20, batch_size=8)
+
+
+def test_few_rows_do_not_hold_up_their_batch(
+    copier: Any, pairs: Sequence[tuple[Ids, Ids]]
+) -> None:
+    sources = [source for source, _ in pairs] * 6 + random_sources(12)
+    with counted(copier) as passes:
+        outputs = draft_decode(copier, sources, max_new_tokens=40)
+    assert outputs == greedy_decode(copier, sources, max_new_tokens=40)
+    assert max(passes) == 64
+    assert len(passes) < 2 * 40  # three batches, of which only the last runs to its end
 
 
 @pytest.mark.parametrize("limit", [1, 3, 27, 28])
