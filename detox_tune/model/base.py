@@ -23,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
+from transformers.activations import NewGELUActivation
 
 from detox_tune.errors import UserError
 from detox_tune.model.nf4 import nf4_settings, unpack_4bit_layers
@@ -96,6 +97,7 @@ def load_model(name: str, *, quantization: Quantization, device: str = "cpu") ->
             "both from one checkpoint"
         ) from error
     keep_head_untied(model)
+    fuse_gelu(model)
     if quantization == "nf4" and device == "cpu":
         unpack_4bit_layers(model)
     model.requires_grad_(False)
@@ -157,6 +159,17 @@ def keep_head_untied(model: PreTrainedModel) -> None:
     embedding = cast(torch.nn.Embedding, model.get_input_embeddings())
     if head.weight.data_ptr() != embedding.weight.data_ptr():
         model.config.tie_word_embeddings = False
+
+
+def fuse_gelu(model: PreTrainedModel) -> None:
+    """Compute the GELU of gated T5 blocks in one kernel.
+
+    transformers' `gelu_new` is the same function in seven operations, whose results training keeps
+    until the backward pass: a fifth of a step's memory at mt5-base's shape.
+    """
+    for module in model.modules():
+        if isinstance(getattr(module, "act", None), NewGELUActivation):
+            module.act = torch.nn.GELU(approximate="tanh")
 
 
 def sentinel_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:

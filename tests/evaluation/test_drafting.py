@@ -268,9 +268,7 @@ def test_a_copying_model_decodes_the_same(
     assert outputs == greedy_decode(copier, mixed, max_new_tokens=20, batch_size=8)
 
 
-def test_few_rows_do_not_hold_up_their_batch(
-    copier: Any, pairs: Sequence[tuple[Ids, Ids]]
-) -> None:
+def test_few_rows_do_not_hold_up_their_batch(copier: Any, pairs: Sequence[tuple[Ids, Ids]]) -> None:
     sources = [source for source, _ in pairs] * 6 + random_sources(12)
     with counted(copier) as passes:
         outputs = draft_decode(copier, sources, max_new_tokens=40)

@@ -89,6 +89,14 @@ def test_the_head_stays_untied(tiny_base: Path, quantization: str) -> None:
     assert torch.equal(model.lm_head.weight, head)
 
 
+def test_the_fused_gelu_is_that_of_the_checkpoint(tiny_base: Path) -> None:
+    fused, _ = load_base(str(tiny_base), quantization="none")
+    plain = AutoModelForSeq2SeqLM.from_pretrained(str(tiny_base), dtype=torch.float32)
+    activations = [type(m.act) for m in fused.modules() if hasattr(m, "act")]
+    assert set(activations) == {torch.nn.GELU}
+    torch.testing.assert_close(loss_of(fused), loss_of(plain))
+
+
 def test_a_tied_checkpoint_stays_tied(tmp_path: Path, tiny_base: Path) -> None:
     config = MT5Config(vocab_size=400, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     AutoModelForSeq2SeqLM.from_config(config).save_pretrained(tmp_path)
