@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM
 
 from detox_tune.config import TrialConfig
-from detox_tune.model.base import load_base
+from detox_tune.model.base import fuse_gelu, load_base
 from detox_tune.model.lora import add_lora
 from detox_tune.model.nf4 import nf4_settings, unpack_4bit_layers
 
@@ -20,10 +20,11 @@ AdaptedLinear4bit = pytest.importorskip("peft.tuners.lora.bnb").Linear4bit
 
 
 def packed(tiny_base: Path) -> Any:
-    """As transformers loads it, only kept from repacking its layers: that breaks gradients."""
+    """As transformers loads it, with our GELU, and kept from repacking: that breaks gradients."""
     model = AutoModelForSeq2SeqLM.from_pretrained(
         tiny_base, dtype=torch.bfloat16, quantization_config=nf4_settings(), device_map={"": "cpu"}
     ).requires_grad_(False)
+    fuse_gelu(model)
     for layer in four_bit(model).values():
         layer.support_avx512bf16_for_cpu = False
     return model
