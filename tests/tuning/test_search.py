@@ -79,9 +79,10 @@ def resumed_run(folder: Path, plain_run: Path) -> Path:
     late = resume(folder, "resumed", "--hours", "0.0001")
     output, _ = late.communicate(timeout=600)
     assert late.returncode == 0, output
-    assert "hours=0.0001 are over: 0 of 2 trials ended; go on with: " in output
+    # the first trial is under way, and may come to its end
+    assert re.search("hours=0.0001 are over: [01] of 2 trials ended; go on with: ", output), output
     assert (run / "best" / "metrics.json").is_file()
-    assert [row["ended"] for row in rows(run)] == ["unfinished"]
+    assert rows(run)[0]["ended"] in ("unfinished", "finished")
     last = resume(folder, "resumed")
     output, _ = last.communicate(timeout=600)
     assert last.returncode == 0, output
