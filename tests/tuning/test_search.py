@@ -25,10 +25,13 @@ from detox_tune.tuning.task import build_task
 from tests.tuning.small_search import EVERY, MAX_TOKENS, PAIRS, SPACE, STEPS, read, rows, wait_until
 
 
-def start(folder: Path, name: str) -> "subprocess.Popen[str]":
+def start(folder: Path, name: str, *settings: str) -> "subprocess.Popen[str]":
     """The command, as a user starts it."""
     return subprocess.Popen(
-        [sys.executable, "-m", "detox_tune.search", "space.yaml", "--name", name, "--out", "runs"],
+        [
+            *(sys.executable, "-m", "detox_tune.search", "space.yaml"),
+            *(*settings, "--name", name, "--out", "runs"),
+        ],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -78,10 +81,9 @@ def resumed_run(folder: Path, plain_run: Path) -> Path:
     sealed.with_name("optimizer.pt").write_bytes(b"half")
     late = resume(folder, "resumed", "--hours", "0.0001")
     output, _ = late.communicate(timeout=600)
-    assert late.returncode == 0, output
-    # the first trial is under way, and may come to its end
+    # The first trial is under way, and may come to its end; what it can do by then may win or not.
+    assert late.returncode in (0, 1), output
     assert re.search("hours=0.0001 are over: [01] of 2 trials ended; go on with: ", output), output
-    assert (run / "best" / "metrics.json").is_file()
     assert rows(run)[0]["ended"] in ("unfinished", "finished")
     last = resume(folder, "resumed")
     output, _ = last.communicate(timeout=600)
@@ -142,7 +144,7 @@ def test_ctrl_c_exports_the_best_so_far_and_the_search_can_go_on_and_grow(
 
 
 def test_a_second_ctrl_c_ends_the_search_at_once(folder: Path) -> None:
-    driver = start(folder, "twice")
+    driver = start(folder, "twice", "beams=8")  # so that scoring takes a while
     run = folder / "runs" / "twice"
     wait_until((run / "trials.csv").is_file, driver)
     os.killpg(driver.pid, signal.SIGINT)
