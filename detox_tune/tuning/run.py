@@ -225,18 +225,20 @@ def no_winner(
     """Why nothing was exported."""
     reported = [row for row in rows if row["copy_rate"] is not None]
     little = [row for row in reported if row["copy_rate"] <= max_copy_rate]
+    able = [row["trial"] for row in little if row["j"] > copy_j]
     if finalists:
         trials = len({one.candidate.trial for one in finalists})
         why = (
-            f"{trials} trials might have won on the sample, but on the whole validation split "
-            f"(search.json) each has a copy rate above {max_copy_rate:g}, or a j not above the "
-            "copy's"
+            f"on the whole validation split (search.json) none of the best trials ({trials}) has "
+            f"a copy rate of at most {max_copy_rate:g} and a j above the copy's"
         )
+    elif able:
+        why = f"no whole checkpoint is left of the trials that might have won ({', '.join(able)})"
     elif little:
         best = max(row["j"] for row in little)
         why = (
-            f"{len(little)} trials copy little, but their j, {best:.3f} at best, is not above that "
-            f"of the untouched copy, {copy_j:.3f}"
+            f"the trials that copy little ({len(little)}) have a j of at most {best:.3f}, that of "
+            f"the untouched copy is {copy_j:.3f}"
         )
     else:
         lowest = min((row["copy_rate"] for row in reported), default=None)

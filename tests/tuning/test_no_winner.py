@@ -11,7 +11,8 @@ from detox_tune.tuning.winner import Finalist
 
 FAILED: dict[str, Any] = {"j": None, "copy_rate": None}
 COPIES: dict[str, Any] = {"j": 0.5, "copy_rate": 0.3}
-ECHOES: dict[str, Any] = {"j": 0.01, "copy_rate": 0.05}
+BABBLES: dict[str, Any] = {"j": 0.01, "copy_rate": 0.05}
+LOST: dict[str, Any] = {"trial": "trial_007", "j": 0.4, "copy_rate": 0.05}
 FINALIST = Finalist(Candidate("trial_001", TrialConfig(), {}, ()), 1, {}, -1.2)
 
 
@@ -20,8 +21,13 @@ FINALIST = Finalist(Candidate("trial_001", TrialConfig(), {}, ()), 1, {}, -1.2)
     [
         ([FAILED], [], "copy rate of at most 0.1, none reported"),
         ([FAILED, COPIES], [], "copy rate of at most 0.1, the lowest is 0.30"),
-        ([COPIES, ECHOES], [], "1 trials copy little, but their j, 0.010 at best, is not above"),
-        ([COPIES, ECHOES], [FINALIST], "1 trials might have won on the sample, but on the whole"),
+        ([COPIES, BABBLES], [], "copy little (1) have a j of at most 0.010, that of the untouched"),
+        ([COPIES, BABBLES, LOST], [], "no whole checkpoint is left of the trials that might have"),
+        (
+            [COPIES, LOST],
+            [FINALIST],
+            "on the whole validation split (search.json) none of the best",
+        ),
     ],
 )
 def test_the_reason_is_the_one_that_holds(
