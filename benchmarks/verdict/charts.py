@@ -88,44 +88,55 @@ def loss_beside_copying(reports: pd.DataFrame) -> alt.Chart:
 
 
 def collapse_map(reports: pd.DataFrame) -> alt.FacetChart:
-    """Copy rate over steps, a line for each learning rate, a panel for each loss."""
+    """Copy rate and `j` over steps, a line for each learning rate, a column for each loss."""
     lines = reports[~reports["arm"].str.contains("pairs=|pocket_steps=")].copy()
     lines["loss"] = lines["arm"].map(loss_of)
     rates = lines["arm"].str.extract(r"learning_rate=(\S+)")[0].astype(float)
-    lines["learning rate"] = rates.fillna(SHARED_RATE)
-    base = (
-        alt.Chart(lines)
-        .mark_line(point=True, strokeWidth=2)
-        .encode(
-            alt.X("step:Q", title="steps"),
-            alt.Y("mean(copy_rate):Q", title="copy rate").scale(domain=(0, 1)),
-            alt.Color("learning rate:O").scale(scheme="viridis"),
-        )
-        .properties(width=240, height=180)
+    lines["learning rate"] = rates.fillna(SHARED_RATE).map("{:.0e}".format)
+    base = _copying_and_j(lines, alt.X("step:Q", title="steps")).encode(
+        alt.Color("learning rate:O", sort=sorted(lines["learning rate"].unique(), key=float)).scale(
+            scheme="viridis"
+        ),
     )
-    chart: alt.FacetChart = base.facet("loss:N", columns=2, title="Where collapse begins and ends")
+    chart: alt.FacetChart = base.facet(
+        column=alt.Column("loss:N", title=None, sort=list(LOSSES)),
+        row=_SCORES,
+        title="Where collapse begins and ends",
+    )
     return chart
 
 
 def pairs_and_base(final: pd.DataFrame) -> alt.HConcatChart:
-    """Copy rate on the test split over the number of pairs, and over the base's pre-training."""
-    panels = []
+    """Copy rate and `j` on the test split over training pairs, and over the base's pre-training."""
+    shown, panels = ["cross-entropy", "mask and penalty"], []
+    colours = alt.Scale(domain=shown, range=[LOSSES[loss] for loss in shown])
     for name, title in (("pairs", "training pairs"), ("pocket_steps", "pre-training steps")):
         of_panel = final["arm"].str.contains(f"{name}=")
         whole = ~final["arm"].str.contains("learning_rate=|pairs=|pocket_steps=")
         points = final[of_panel | whole].copy()
         points["loss"] = points["arm"].map(loss_of)
-        points = points[points["loss"].isin(["cross-entropy", "mask and penalty"])]
+        points = points[points["loss"].isin(shown)]
         found = points["arm"].str.extract(rf"{name}=(\S+)")[0].astype(float)
         points[name] = found.fillna({"pairs": ALL_PAIRS, "pocket_steps": ALL_STEPS}[name])
-        panels.append(
-            alt.Chart(points)
-            .mark_line(point=True, strokeWidth=2)
-            .encode(
-                alt.X(f"{name}:Q", title=title).scale(type="log"),
-                alt.Y("mean(copy_rate):Q", title="copy rate").scale(domain=(0, 1)),
-                COLOUR,
-            )
-            .properties(width=240, height=180)
-        )
+        axis = alt.Axis(values=sorted(points[name].unique()), format="~d", labelOverlap=False)
+        x = alt.X(f"{name}:Q", title=title, axis=axis).scale(type="log", nice=False)
+        colour = alt.Color("loss:N", title=None, scale=colours)
+        panels.append(_copying_and_j(points, x).encode(colour).facet(row=_SCORES))
     return alt.hconcat(*panels, title="Fewer pairs, and a base that copies less well")
+
+
+_SCORES = alt.Row("score:N", title=None, sort=["copy rate", "j"])
+
+
+def _copying_and_j(reports: pd.DataFrame, x: alt.X) -> alt.Chart:
+    """Lines of means over seeds, to be split into rows by _SCORES."""
+    named = reports.rename(columns={"copy_rate": "copy rate"})
+    others = [name for name in named if name not in ("copy rate", "j")]
+    long = named.melt(others, ["copy rate", "j"], "score")
+    chart: alt.Chart = (
+        alt.Chart(long)
+        .mark_line(point=True, strokeWidth=2)
+        .encode(x, alt.Y("mean(value):Q", title=None).scale(domain=(0, 1)))
+        .properties(width=170, height=140)
+    )
+    return chart
