@@ -253,8 +253,8 @@ def no_winner(
 def show_result(metrics: dict[str, Any], folder: Path, seconds: float, console: Console) -> None:
     """The winner: settings, test scores between the baselines, rewrites, what to type next."""
     chosen = settings(metrics["settings"], list(metrics["settings"]))
-    wrapped = not console.is_terminal  # a log keeps it on one line
-    console.print(f"\nwinner: {metrics['trial']} ({chosen})", soft_wrap=wrapped)
+    whole = not console.is_terminal  # a log keeps it on one line
+    console.print(f"\nwinner: {metrics['trial']} ({chosen})", soft_wrap=whole)
     table = Table(title="test split", title_justify="left", box=None, pad_edge=False)
     table.add_column("system")
     names = ("j", "sta", "sim", "fl", "copy_rate", "exact_copy_rate")
@@ -281,4 +281,5 @@ def _show_rewrites(samples: Path, console: Console) -> None:
     with samples.open(encoding="utf-8", newline="") as file:
         rows = [row for row in csv.DictReader(file, delimiter="\t") if row["label"] == "rewritten"]
     for row in rows[:_REWRITES]:
-        console.print(f"\n  {row['source']}\n  -> {row['output']}")
+        text = f"\n  {row['source']}\n  -> {row['output']}"
+        console.print(text, soft_wrap=not console.is_terminal)
