@@ -91,16 +91,23 @@ def penalised_j(scores: Mapping[str, float], max_copy_rate: float) -> float:
     return float(scores["j"]) - max(0.0, float(scores["copy_rate"]) - max_copy_rate)
 
 
-def feasible_j(scores: Mapping[str, float], max_copy_rate: float, copy_j: float) -> float:
+def feasible_j(
+    scores: Mapping[str, float], max_copy_rate: float, copy_j: float, *, beams: int = 1
+) -> float:
     """What reports are ranked by: `j` where they may win.
 
     A winner's copy rate is at most `max_copy_rate`, and its `j` above that of the untouched copy.
-    All others rank below: first those that copy too much, the lower the copy rate the higher, then
-    those that copy little and are no better than the copy, and last what is not finite.
+    All others rank below -1: first those that copy too much, the lower the copy rate the higher,
+    then those that copy little and are no better than the copy, and last what is not finite.
+
+    Reports are of greedy answers. With more beams a trial copies less, so one that copies too much
+    may win if its `penalised_j` is above the copy's, and ranks by that.
     """
     j, copy_rate = float(scores["j"]), float(scores["copy_rate"])
     if not (math.isfinite(j) and math.isfinite(copy_rate)):
         return -math.inf
+    if beams > 1 and penalised_j(scores, max_copy_rate) > copy_j:
+        return penalised_j(scores, max_copy_rate)
     if copy_rate > max_copy_rate:
         return -1 - copy_rate
     return j if j > copy_j else -3 + j
@@ -111,26 +118,21 @@ def best_report(reports: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
     return max(reports, key=lambda report: float(report["feasible_j"]))
 
 
-def candidates(
-    trials: Iterable[TrialRecord], storage: Storage, *, copying_too: bool = False
-) -> list[Candidate]:
+def candidates(trials: Iterable[TrialRecord], storage: Storage) -> list[Candidate]:
     """The trials with a report that may win and whose checkpoint is whole, the best first.
 
     Args:
         trials: of the search.
         storage: where their checkpoints are.
-        copying_too: after these, trials whose reports all copy too much. Reports are of greedy
-            answers; with beams a trial copies less.
     """
-    least = -2 if copying_too else -1  # of `feasible_j`
     found = []
     for trial in trials:
-        if not any(report["feasible_j"] > least for report in trial.reports):
+        if not any(report["feasible_j"] > -1 for report in trial.reports):
             continue
         kept = find_checkpoints(storage, trial.name, lambda report: float(report["feasible_j"]))
         best = {one.report["step"]: one for one in kept}  # a step may have been trained twice
         first = next(iter(best.values()), None)
-        if first and first.report["feasible_j"] > least:
+        if first and first.report["feasible_j"] > -1:
             settings = TrialConfig.model_validate(trial.settings)
             checkpoints = tuple(one.checkpoint for one in best.values())[:BEST_KEPT]
             found.append(Candidate(trial.name, settings, first.report, checkpoints))

@@ -171,8 +171,7 @@ class _Search:
                 f"{self._resume_command()}"
             )
         validation = corpus.splits.validation
-        storage = checkpoint_storage(config, folder)
-        best = candidates(trials, storage, copying_too=config.beams > 1)
+        best = candidates(trials, checkpoint_storage(config, folder))
         if best:
             log.print(f"scoring the best trials on all {len(validation)} validation pairs")
         finalists = score_finalists(best, config, task, validation, self.progress)

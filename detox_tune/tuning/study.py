@@ -46,7 +46,7 @@ class SearchStudy(Callback):
     - `best_report` stands for a trial, as it does when the winner is chosen. It gives the value of
       a complete trial and, for every trial that did not fail, the constraint
       `copy_rate - max_copy_rate <= 0`. The sampler ranks all trials that violate it behind those
-      that do not, by how far they miss it.
+      that do not, by how far they miss it. A report that may win, since beams copy less, keeps it.
 
     Args:
         folder: of the run.
@@ -147,9 +147,11 @@ class SearchStudy(Callback):
         state, value = _STATES[record.ended], None
         if state != TrialState.FAIL:
             best = best_report(record.reports)
+            may_win, beyond = best["feasible_j"] > -1, best["copy_rate"] - self._max_copy_rate
             if not frozen.constraints:
-                trial.set_constraint("copy_rate", best["copy_rate"] - self._max_copy_rate)
-            value = best["j"] if state == TrialState.COMPLETE else None
+                trial.set_constraint("copy_rate", min(beyond, 0.0) if may_win else beyond)
+            if state == TrialState.COMPLETE:
+                value = best["feasible_j" if may_win else "j"]
         self.optuna.tell(frozen.number, value, state)
 
     def _frozen(self, number: int) -> FrozenTrial:

@@ -169,7 +169,9 @@ class ReportToTune(TrainerCallback):
         report = {
             **scores,
             "step": state.global_step,
-            "feasible_j": feasible_j(scores, self.config.max_copy_rate, self.task.copy_j),
+            "feasible_j": feasible_j(
+                scores, self.config.max_copy_rate, self.task.copy_j, beams=self.config.beams
+            ),
             "trained_share": self.masked.share,
             "pairs_dropped": self.masked.dropped,
             "seconds": time.monotonic() - self.started,

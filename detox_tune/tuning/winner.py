@@ -80,8 +80,7 @@ def score_finalists(
     base, tokenizer = load_cut_base(task.base, config.quantization, device, task.vocabulary)
     finalists: list[Finalist] = []
     for number, candidate in enumerate(candidates):
-        found = any(one.feasible_j > -1 for one in finalists)
-        if number >= FINALISTS and (found or candidate.report["feasible_j"] <= -1):
+        if number >= FINALISTS and any(one.feasible_j > -1 for one in finalists):
             break
         prefix = candidate.settings.task_prefix
         for averaged in sorted({1, len(candidate.checkpoints)}):

@@ -27,10 +27,12 @@ COPY_J = 0.15
 """What the untouched copy is worth."""
 
 
-def report(step: int, j: float, copy_rate: float, seconds: float) -> dict[str, Any]:
+def report(
+    step: int, j: float, copy_rate: float, seconds: float = 1.0, beams: int = 1
+) -> dict[str, Any]:
     scores = {name: 0.0 for name in SCORES} | {"j": j, "copy_rate": copy_rate}
     extra = {"step": step, "seconds": seconds, "trained_share": 1.0, "pairs_dropped": 0}
-    return scores | extra | {"feasible_j": feasible_j(scores, 0.1, COPY_J)}
+    return scores | extra | {"feasible_j": feasible_j(scores, 0.1, COPY_J, beams=beams)}
 
 
 def record(
@@ -161,8 +163,27 @@ def test_candidates_are_the_best_reports_of_trials_with_their_checkpoints(tmp_pa
     ]
     assert found[0].checkpoints[0].path.endswith("trial_002/checkpoint_000010")
     assert candidates(results[2:], storage(tmp_path)) == []
-    too = candidates(results, storage(tmp_path), copying_too=True)
-    assert [one.trial for one in too] == ["trial_002", "trial_001", "trial_003"]
+
+
+def test_with_beams_a_trial_that_copies_a_little_too_much_may_win(tmp_path: Path) -> None:
+    curves = {
+        "trial_001": [(0.30, 0.10), (0.50, 0.13), (0.52, 0.25)],
+        "trial_002": [(0.40, 0.10)],
+        "trial_003": [(0.50, 0.50)],  # less the copies it is below the copy's j
+        "trial_004": [(COPY_J, 0.00)],
+    }
+    results = [
+        record(tmp_path, name, [report(n, *one, beams=8) for n, one in enumerate(curve)])
+        for name, curve in curves.items()
+    ]
+    found = candidates(results, storage(tmp_path))
+    assert [(one.trial, one.report["step"]) for one in found] == [
+        ("trial_001", 1),
+        ("trial_002", 0),
+    ]
+    assert found[0].report["feasible_j"] == pytest.approx(0.47)
+    names = [Path(one.path).name[-1] for one in found[0].checkpoints]
+    assert names == ["1", "2", "0"]
 
 
 @pytest.mark.parametrize(("j", "copy_rate"), [(math.nan, 0.0), (math.inf, 0.0), (0.9, math.nan)])

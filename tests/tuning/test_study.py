@@ -37,11 +37,13 @@ def start(study: SearchStudy) -> Trial:
     return Trial("toy", stub=True, trial_name_creator=lambda _: name)
 
 
-def tell(study: SearchStudy, trial: Trial, reports: list[Report], ended: str = "") -> None:
+def tell(
+    study: SearchStudy, trial: Trial, reports: list[Report], ended: str = "", beams: int = 1
+) -> None:
     """Do as Tune does: the report that ends a trial is marked, then the trial is complete."""
     for n, (step, j, copy_rate) in enumerate(reports, 1):
         result = {"step": step, "j": j, "copy_rate": copy_rate, "seconds": 1.0}
-        result["feasible_j"] = feasible_j(result, max_copy_rate=0.1, copy_j=0.0)
+        result["feasible_j"] = feasible_j(result, 0.1, copy_j=0.0, beams=beams)
         last = bool(ended) and n == len(reports)
         study.on_trial_result(1, [trial], trial, {**result, "done": last})
         trial.update_last_result(result)
@@ -91,6 +93,13 @@ def test_a_trial_that_copies_tells_by_how_much_it_misses(folder: Path) -> None:
     tell(study, start(study), [(50, 0.2, 0.5), (100, 0.9, 0.8)], "finished")
     assert known(study).constraints == {"copy_rate": pytest.approx(0.4)}
     assert known(study).value == 0.2  # of the report that copies least
+
+
+def test_with_beams_a_trial_tells_its_j_less_the_copies(folder: Path) -> None:
+    study = opened(folder)
+    tell(study, start(study), [(50, 0.2, 0.1), (100, 0.5, 0.2)], "finished", beams=8)
+    assert known(study).constraints == {"copy_rate": 0.0}
+    assert known(study).value == pytest.approx(0.4)
 
 
 def test_repeated_steps_are_no_news(folder: Path) -> None:

@@ -68,19 +68,6 @@ def test_finalists_have_the_scores_of_their_adapters_and_stand_in_their_order(
     assert score_finalists([], config, task, task.validation, Console(quiet=True)) == []
 
 
-def test_of_trials_that_copy_by_their_reports_few_are_scored(
-    config: SearchConfig, task: Task, tmp_path: Path
-) -> None:
-    copying = [
-        replace(one, report={**one.report, "copy_rate": 0.5, "feasible_j": -1.5})
-        for n in range(FINALISTS + 2)
-        for one, _ in [candidate(task, tmp_path / f"trial_{n}", 0.0)]
-    ]
-    found = score_finalists(copying, config, task, task.validation, Console(quiet=True))
-    assert [one.candidate for one in found] == copying[:FINALISTS]
-    assert all(one.feasible_j <= -1 for one in found)
-
-
 def test_the_mean_of_the_adapters_that_a_trial_kept_is_scored_too(
     config: SearchConfig, task: Task, tmp_path: Path
 ) -> None:
