@@ -14,8 +14,9 @@ def dry_run(config: SearchConfig, space: SearchSpace) -> str:
     lines += [f"  {name}: {value!r}" for name, value in config.model_dump().items()]
     lines.append("space")
     lines += [f"  {name}: {domain!r}" for name, domain in space.describe().items()]
-    lines.append(f"first {_SAMPLES} trials (before any result is known)")
-    for number, sample in enumerate(first_samples(space, config, _SAMPLES), start=1):
+    shown = min(_SAMPLES, config.trials)
+    lines.append(f"first {shown} trials (before any result is known)")
+    for number, sample in enumerate(first_samples(space, config, shown), start=1):
         settings = TrialConfig.model_validate(sample).model_dump(exclude_none=True)
         lines.append(f"  trial_{number:03d}: {settings}")
     return "\n".join(lines)

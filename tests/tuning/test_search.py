@@ -287,6 +287,7 @@ def test_a_dry_run_shows_settings_and_trials_and_touches_nothing(tmp_path: Path)
     ).stdout.splitlines()
     assert "  steps: 48" in shown
     assert "  gamma: {'zero_or': (0.1, 1.0)}" in shown
-    assert shown[-1].startswith("  trial_005: ")
+    assert shown[-3] == "first 2 trials (before any result is known)"
+    assert shown[-1].startswith("  trial_002: ")
     assert loaded_torch == "False"  # it answers within seconds
     assert [path.name for path in tmp_path.iterdir()] == ["space.yaml"]
