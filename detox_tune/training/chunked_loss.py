@@ -15,8 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-_CHUNK_LOGITS = 2**22  # 16 MiB in fp32, and several times as much while its gradient is taken
-_LEAST_POSITIONS = 64  # of a chunk: with fewer, reading the head takes longer than multiplying
+_CHUNK = 128  # positions: with far fewer, reading a large head takes longer than multiplying
 
 
 @contextmanager
@@ -75,11 +74,10 @@ class _ChunkedLoss(torch.autograd.Function):
         terms_of: Callable[[Tensor, slice], Tensor],
         weights_k: Tensor,
     ) -> tuple[Tensor, Tensor]:
-        chunk = max(_LEAST_POSITIONS, _CHUNK_LOGITS // head.out_features)
         gradient_nd = torch.empty_like(hidden_nd)
         terms_k = torch.zeros_like(weights_k)
-        for start in range(0, len(hidden_nd), chunk):
-            part = slice(start, start + chunk)
+        for start in range(0, len(hidden_nd), _CHUNK):
+            part = slice(start, start + _CHUNK)
             with torch.enable_grad():
                 hidden = hidden_nd[part].detach().requires_grad_()
                 part_k = terms_of(head(hidden), part)

@@ -49,7 +49,7 @@ def two_terms() -> Terms:
     return terms_of
 
 
-@pytest.mark.parametrize("rows_a_chunk", [0, 1, 5, 22, 23, 1000])
+@pytest.mark.parametrize("rows_a_chunk", [1, 5, 22, 23, 1000])
 @pytest.mark.parametrize("gamma", [0.0, 0.15, 2.0])
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
 def test_value_terms_and_gradient_are_those_of_all_logits_at_once(
@@ -59,8 +59,7 @@ def test_value_terms_and_gradient_are_those_of_all_logits_at_once(
     gamma: float,
     rows_a_chunk: int,
 ) -> None:
-    monkeypatch.setattr(chunked_loss_module, "_CHUNK_LOGITS", rows_a_chunk * VOCABULARY)
-    monkeypatch.setattr(chunked_loss_module, "_LEAST_POSITIONS", 1)
+    monkeypatch.setattr(chunked_loss_module, "_CHUNK", rows_a_chunk)
     head, states = head_and_states(dtype)
     weights = torch.tensor([1.0, gamma], dtype=dtype)
     projected: list[int] = []
@@ -68,7 +67,7 @@ def test_value_terms_and_gradient_are_those_of_all_logits_at_once(
     loss, terms = chunked_loss(states, head, two_terms(), weights)
     (3 * loss).backward()  # a trainer scales losses
     assert sum(projected) == POSITIONS
-    assert max(projected) == min(max(rows_a_chunk, 1), POSITIONS)
+    assert max(projected) == min(rows_a_chunk, POSITIONS)
     assert not terms.requires_grad
     assert head.weight.grad is None
 
@@ -82,19 +81,6 @@ def test_value_terms_and_gradient_are_those_of_all_logits_at_once(
     assert whole.grad is not None
     assert states.grad.abs().max() > 0.1
     torch.testing.assert_close(states.grad, whole.grad, rtol=close, atol=close)
-
-
-@pytest.mark.parametrize(("logits", "chunks"), [(0, [9, 9, 5]), (10, [10, 10, 3])])
-def test_a_chunk_has_at_least_so_many_positions(
-    monkeypatch: pytest.MonkeyPatch, logits: int, chunks: list[int]
-) -> None:
-    monkeypatch.setattr(chunked_loss_module, "_CHUNK_LOGITS", logits * VOCABULARY)
-    monkeypatch.setattr(chunked_loss_module, "_LEAST_POSITIONS", 9)
-    head, states = head_and_states(torch.float32)
-    projected: list[int] = []
-    head.register_forward_hook(lambda module, args, out: projected.append(len(out)))
-    chunked_loss(states, head, two_terms(), torch.tensor([1.0, 0.5]))
-    assert projected == chunks
 
 
 def test_no_positions_give_a_loss_of_nothing_that_can_go_backward() -> None:

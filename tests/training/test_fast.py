@@ -109,8 +109,7 @@ def settings_of(strategy: str, gamma: float, forbidden: Sequence[int] = FORBIDDE
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few positions a chunk, so that a batch takes several."""
-    monkeypatch.setattr(chunked_loss_module, "_CHUNK_LOGITS", 5 * VOCABULARY)
-    monkeypatch.setattr(chunked_loss_module, "_LEAST_POSITIONS", 1)
+    monkeypatch.setattr(chunked_loss_module, "_CHUNK", 5)
 
 
 # ------------------------------------------------------------------ the gathered head
