@@ -78,7 +78,7 @@ def load_model(name: str, *, quantization: Quantization, device: str = "cpu") ->
     options: dict[str, object] = {"dtype": torch.float32}
     if quantization == "nf4":
         options = {"dtype": torch.bfloat16, "quantization_config": nf4_settings()}
-    elif device == "cpu":
+    if device == "cpu":
         # PyTorch's own attention is slow in its backward pass at a few dozen tokens on a CPU.
         options |= {"attn_implementation": "eager"}
     try:

@@ -20,9 +20,13 @@ AdaptedLinear4bit = pytest.importorskip("peft.tuners.lora.bnb").Linear4bit
 
 
 def packed(tiny_base: Path) -> Any:
-    """As transformers loads it, with our GELU, and kept from repacking: that breaks gradients."""
+    """As transformers loads it, with our GELU and attention; repacking would break gradients."""
     model = AutoModelForSeq2SeqLM.from_pretrained(
-        tiny_base, dtype=torch.bfloat16, quantization_config=nf4_settings(), device_map={"": "cpu"}
+        tiny_base,
+        dtype=torch.bfloat16,
+        quantization_config=nf4_settings(),
+        device_map={"": "cpu"},
+        attn_implementation="eager",
     ).requires_grad_(False)
     fuse_gelu(model)
     for layer in four_bit(model).values():
