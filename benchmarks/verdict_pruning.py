@@ -281,11 +281,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{options.slots}`, commit {commit()}\n\n{ABOUT}"
     )
     for bound in options.max_copy_rates:
-        searches = list(by_run(reports, bound).values())
+        named_searches = by_run(reports, bound)
+        searches = list(named_searches.values())
         text += f"\n## Where a winner's copy rate is at most {bound:g}\n\n{_may_win(searches)}\n"
         named = {"orders": options.orders, "slots": options.slots, "max_copy_rate": bound}
-        for title, pruners in (("", PRUNERS), ("Grace, reduction and threshold:\n\n", grid())):
-            text += f"\n{title}{_markdown(table(searches, pruners, **named))}"
+        for run, trials in named_searches.items():
+            text += f"\n{run}:\n\n{_markdown(table([trials], PRUNERS, **named))}"
+        for title, pruners in (("All", PRUNERS), ("Grace, reduction and threshold, all", grid())):
+            text += f"\n{title}:\n\n{_markdown(table(searches, pruners, **named))}"
     write_text(options.out, text)
     print(text)
     return 0
