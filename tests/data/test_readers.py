@@ -9,6 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from detox_tune.data.file_formats import Row
+from detox_tune.data.pairs import Pair, load_pairs
 from detox_tune.data.readers import (
     LANGUAGES,
     LEXICON_SUFFIXES,
@@ -56,6 +57,45 @@ def test_hub_errors_are_one_line(monkeypatch: pytest.MonkeyPatch, error: Excepti
         read_hub("o/n")
     assert "\n" not in str(caught.value)
     assert str(error).partition("\n")[0] in str(caught.value)
+
+
+def hub(monkeypatch: pytest.MonkeyPatch, splits: dict[str, dict[str, list[Any]]]) -> None:
+    made = {name: datasets.Dataset.from_dict(columns) for name, columns in splits.items()}
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: datasets.DatasetDict(made))
+
+
+def test_a_hub_data_set_whose_splits_are_languages(monkeypatch: pytest.MonkeyPatch) -> None:
+    english: dict[str, list[Any]] = {
+        "toxic_sentence": ["a b", "c"],
+        "neutral_sentence": ["a", None],
+    }
+    german = {"toxic_sentence": ["d e"], "neutral_sentence": ["d"]}
+    hub(monkeypatch, {"en": english, "de": german})
+    loaded = load_pairs("textdetox/multilingual_paradetox", allow_bad_rows=True)
+    assert loaded.pairs == (Pair("a b", ("a",), "en"), Pair("d e", ("d",), "de"))
+    assert str(loaded.bad_rows[0]) == "textdetox/multilingual_paradetox[en]:1: missing reference: c"
+    only = load_pairs("textdetox/multilingual_paradetox", languages=["de"])
+    assert ([pair.language for pair in only.pairs], only.n_rows) == (["de"], 1)
+    with pytest.raises(UserError, match=r"language 'fr': .* has no pairs for it; valid: de, en"):
+        load_pairs("textdetox/multilingual_paradetox", languages=["fr"], allow_bad_rows=True)
+
+
+def test_other_splits_of_a_hub_data_set_are_pooled(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"en_toxic_comment": ["a b"], "en_neutral_comment": ["a"]}
+    more = {"en_toxic_comment": ["a b"], "en_neutral_comment": ["b"]}
+    hub(monkeypatch, {"train": columns, "test": more})
+    assert load_pairs("s-nlp/paradetox", languages=["en"]).pairs == (Pair("a b", ("a", "b"), "en"),)
+    with pytest.raises(UserError, match=r"s-nlp/paradetox\[train\]: its language is not known"):
+        load_pairs("s-nlp/paradetox")
+
+
+def test_a_folder_that_exists_comes_before_a_hub_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "owner" / "name").mkdir(parents=True)
+    (tmp_path / "owner" / "name" / "en.tsv").write_text("toxic\tneutral\nyou idiot\tyou\n")
+    monkeypatch.chdir(tmp_path)
+    assert load_pairs("owner/name").pairs == (Pair("you idiot", ("you",), "en"),)
 
 
 def test_hub_names() -> None:
