@@ -11,14 +11,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tables import commit, markdown_table
+from tables import commit, markdown_table, output_file
 
 from detox_tune.cli import OneLineParser, path, run_command
 from detox_tune.errors import UserError
-from detox_tune.files import check_can_write, write_text
+from detox_tune.files import write_text
 
 if TYPE_CHECKING:
     from detox_tune.evaluation.adapters import TunedModel
@@ -39,7 +38,6 @@ decoding and choosing on one machine, one after the other.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Decode, score, write the page."""
     options = _parser().parse_args(arguments)
-    check_can_write(options.out, "--out")
     from detox_tune.config import SearchConfig
     from detox_tune.evaluation.adapters import load_adapter
     from detox_tune.evaluation.intervals import mean_intervals
@@ -124,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--counts", type=int, nargs="+", default=(4, 8), help="of candidates (default: 4 8)"
     )
-    parser.add_argument("--out", type=path, default=Path("results/candidates.md"))
+    parser.add_argument("--out", type=output_file, default="results/candidates.md")
     return parser
 
 

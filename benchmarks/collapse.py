@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import regex
-from tables import commit, markdown_table
+from tables import commit, markdown_table, output_file
 
 from detox_tune.cli import OneLineParser, run_command
 from detox_tune.data.lexicon import Lexicon
@@ -234,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="folder with multilingual_paradetox, multilingual_toxic_lexicon and paradetox_en.tsv",
     )
-    parser.add_argument("--out", type=Path, default=Path("results/collapse.md"))
+    parser.add_argument("--out", type=output_file, default="results/collapse.md")
     return parser
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from tables import commit, markdown_table
+from tables import commit, markdown_table, output_file
 
 from detox_tune.cli import OneLineParser, run_command
 from detox_tune.files import write_text
@@ -129,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("reference", type=Path, help="pairs: a file, or a folder of files")
     parser.add_argument("--lexicon", type=Path, required=True, help="toxic words: file or folder")
     parser.add_argument("--toxicity-data", type=Path, help="labelled texts: a file or folder")
-    parser.add_argument("--out", type=Path, default=Path("results/multilingual.md"))
+    parser.add_argument("--out", type=output_file, default="results/multilingual.md")
     parser.add_argument("--seed", type=int, default=0, help="of fits and intervals (default: 0)")
     return parser
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from tables import markdown_table
+from tables import markdown_table, output_file
 
 from detox_tune.cli import OneLineParser, run_command
 from detox_tune.errors import UserError
@@ -125,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--commit", required=True, help="of the code that the search ran on")
     parser.add_argument("run", type=Path, help="the folder of a finished search")
-    parser.add_argument("--out", type=Path, required=True, help="markdown file to write")
+    parser.add_argument("--out", type=output_file, required=True, help="markdown file to write")
     return parser
 
 

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
+
+from detox_tune.cli import path
+from detox_tune.errors import UserError
+from detox_tune.files import check_can_write
 
 
 def commit() -> str:
@@ -16,6 +21,20 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
     return answer.stdout.strip()
+
+
+def output_file(text: str) -> Path:
+    """The file of an `--out`.
+
+    Raises:
+        ArgumentTypeError: if it cannot be written, before work is done for it.
+    """
+    file = path(text)
+    try:
+        check_can_write(file, "--out")
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return file
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]], *, texts: int = 1) -> str:

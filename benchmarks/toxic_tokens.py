@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from collapse import LANGUAGES
-from tables import commit, markdown_table
+from tables import commit, markdown_table, output_file
 
 from detox_tune.cli import OneLineParser, run_command
 from detox_tune.config import SearchConfig
@@ -128,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         help="folder with multilingual_paradetox, multilingual_toxic_lexicon and paradetox_en.tsv",
     )
-    parser.add_argument("--out", type=Path, default=Path("results/toxic_tokens.md"))
+    parser.add_argument("--out", type=output_file, default="results/toxic_tokens.md")
     return parser
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import track
-from tables import commit, markdown_table
+from tables import commit, markdown_table, output_file
 
 from detox_tune.cli import OneLineParser, run_command
 from detox_tune.files import write_text
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Held-out figures of the embedded toxicity classifier, one row per language.",
     )
     parser.add_argument("data", type=Path, help="labelled texts: a file, or a folder of files")
-    parser.add_argument("--out", type=Path, default=Path("results/toxicity.md"))
+    parser.add_argument("--out", type=output_file, default="results/toxicity.md")
     parser.add_argument("--seed", type=int, default=0, help="decides what is held out (default: 0)")
     return parser
 

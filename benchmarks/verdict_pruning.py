@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from tables import commit, markdown_table
+from tables import commit, markdown_table, output_file
 
 from detox_tune.cli import OneLineParser, path, run_command
 from detox_tune.files import write_text
@@ -272,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--orders", type=int, default=100, help="of the trials (default: 100)")
     parser.add_argument("--slots", type=int, default=2, help="trials at once (default: 2)")
     parser.add_argument("--max-copy-rates", type=float, nargs="+", default=[0.1, 0.2, 0.3])
-    parser.add_argument("--out", type=path, default=Path("results/verdict/pruning.md"))
+    parser.add_argument("--out", type=output_file, default="results/verdict/pruning.md")
     options: argparse.Namespace = parser.parse_args(arguments)
     reports = read_reports(options.runs, options.out.with_suffix(".csv"))
     text = (

@@ -11,10 +11,9 @@ samplers.csv where no run is named. Writes results/verdict/samplers.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
-from tables import commit, markdown_table
+from tables import commit, markdown_table, output_file
 from verdict_pruning import PRUNERS, Replay, by_run, read_reports, replay
 
 from detox_tune.cli import OneLineParser, path, run_command
@@ -47,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--orders", type=int, default=100, help="of the trials (default: 100)")
     parser.add_argument("--slots", type=int, default=2, help="trials at once (default: 2)")
     parser.add_argument("--max-copy-rate", type=float, default=0.1)
-    parser.add_argument("--out", type=path, default=Path("results/verdict/samplers.md"))
+    parser.add_argument("--out", type=output_file, default="results/verdict/samplers.md")
     options = parser.parse_args(arguments)
     bound, rows = options.max_copy_rate, []
     randoms = read_reports([], options.out.with_name("pruning.csv"))

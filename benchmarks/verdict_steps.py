@@ -17,7 +17,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from tables import commit, markdown_table
+from tables import commit, markdown_table, output_file
 
 from detox_tune.cli import OneLineParser, path, run_command
 from detox_tune.files import write_text
@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--lexicon", type=path, required=True)
     parser.add_argument("--steps", type=int, default=20, help="of a round (default: 20)")
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--out", type=path, default=Path("results/verdict/step_time.md"))
+    parser.add_argument("--out", type=output_file, default="results/verdict/step_time.md")
     options = parser.parse_args(arguments)
     seconds = _measure(options)
     rows = []

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel, get_peft_model_state_dict, set_peft_model_state_dict
-from tables import commit, markdown_table
+from tables import commit, markdown_table, output_file
 from torch import Tensor
 from transformers import PrinterCallback
 
@@ -232,7 +232,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--pieces", type=int, default=16_000, help="tokens of the base")
     parser.add_argument("--base-steps", type=int, default=1000, help="of the base's pre-training")
     parser.add_argument("--steps", type=int, default=400, help="of a trial")
-    parser.add_argument("--out", type=Path, default=Path("results/vocabulary.md"))
+    parser.add_argument("--out", type=output_file, default="results/vocabulary.md")
     return parser
 
 

@@ -79,3 +79,11 @@ def test_the_page_holds_the_command_the_commit_and_the_numbers(
 def test_a_folder_without_a_winner_is_refused(command: Any, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="give the folder of a search that has a winner"):
         command.main([str(tmp_path), "--commit", "abc1234", "--out", str(tmp_path / "page.md")])
+
+
+def test_a_page_that_cannot_be_written_is_refused_at_once(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["no such run", "--commit", "abc1234", "--out", str(tmp_path)])
+    assert "cannot be written (it is a folder): choose another --out" in capsys.readouterr().err
