@@ -24,9 +24,11 @@ from typing import Any
 from rich.console import Console
 from tables import commit
 
-from detox_tune.cli import OneLineParser, path, run_command
+from detox_tune.cli import OneLineParser, path, quiet_environment, run_command
 from detox_tune.evaluation.scores import SCORES
 from detox_tune.machine import cores
+
+quiet_environment()  # here, because workers import this module before they load the libraries
 
 FOLDER = Path(__file__).parent / "verdict"
 COLUMNS = (
