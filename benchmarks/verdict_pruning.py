@@ -24,6 +24,7 @@ import pandas as pd
 from tables import commit, markdown_table, output_file
 
 from detox_tune.cli import OneLineParser, path, run_command
+from detox_tune.errors import UserError
 from detox_tune.files import write_text
 
 Reports = Sequence[Mapping[str, Any]]
@@ -205,7 +206,12 @@ def read_reports(runs: Sequence[Path], table: Path) -> pd.DataFrame:
 
     Returns:
         A row for each report: run, trial, step, j, copy_rate, n (sentences that were scored).
+
+    Raises:
+        UserError: if there are neither runs nor a table.
     """
+    if not runs and not table.is_file():
+        raise UserError(f"{table} is not there: name runs, or an --out beside a {table.name}")
     if not runs:
         return pd.read_csv(table)
     frame = pd.DataFrame(row for run in runs for row in _reports(run))

@@ -8,6 +8,7 @@ import pytest
 from verdict_pruning import Replay, by_run, judged, read_reports, replay, table
 from verdict_samplers import after
 
+from detox_tune.errors import UserError
 from detox_tune.tuning.results import feasible_j
 from tests.tuning.conftest import CURVES, Search
 from tests.tuning.report.made_run import made_run
@@ -83,6 +84,8 @@ def test_a_table_is_a_mean_over_orders() -> None:
 def test_published_reports_are_those_of_the_runs(tmp_path: Path) -> None:
     runs = [made_run(tmp_path, name, trials=3) for name in ("one", "other")]
     table = tmp_path / "reports.csv"
+    with pytest.raises(UserError, match=r"reports.csv is not there: name runs, or an --out beside"):
+        read_reports([], table)
     found = by_run(read_reports(runs, table), max_copy_rate=0.1)
     assert by_run(read_reports([], table), max_copy_rate=0.1) == found
     assert list(found) == ["one", "other"]
