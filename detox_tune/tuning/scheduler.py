@@ -2,7 +2,7 @@
 
 ASHA (Li et al., "A System for Massively Parallel Hyperparameter Tuning", 2020) compares trials by
 one number at rungs of training steps: here by `j` less the copy rate beyond `max_copy_rate`, since
-what copies more cannot win. A trial that copies its input still lives as long as the others do no
+a winner may not copy more. A trial that copies its input still lives as long as the others do no
 better; the collapse rule stops it by its copy rate. ASHA also judges each rung only once: early
 trials have no rivals there and would run to their end, however poor. Here they are compared again,
 at every report, with what came to that rung after them.

@@ -123,9 +123,10 @@ def trust(run: Run) -> list[str]:
     low, high = intervals["tuned"]["j"]
     lines = []
     if delete["j"] >= tuned["j"]:
+        overlap = intervals["delete"]["j"][0] <= high
         lines.append(
             f"Deleting the lexicon's words scores higher: j {delete['j']:.3f} against "
-            f"{tuned['j']:.3f}."
+            f"{tuned['j']:.3f}{'; the intervals overlap' * overlap}."
         )
     elif intervals["delete"]["j"][1] >= low:
         lines.append("The intervals of the winner and of plain deletion overlap.")

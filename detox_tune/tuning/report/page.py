@@ -116,6 +116,7 @@ def page(runs: Sequence[Run]) -> str:
         ],
         "end_legend": [(findings.ENDED[name], MARKS[shape]) for name, shape in ENDS.items()],
         "several": several,
+        "beams": any(run.config.beams > 1 for run in runs),
         "unfinished": any("finished" not in run.record for run in runs),
         "warnings": shown(_warnings(runs)),
         "runs": shown_runs,

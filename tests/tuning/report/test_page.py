@@ -69,6 +69,35 @@ def test_the_page_says_what_was_found(make_run: Callable[..., Path]) -> None:
         assert said in text, said
 
 
+def test_with_beams_a_trial_in_the_shaded_part_may_win(make_run: Callable[..., Path]) -> None:
+    folder = make_run()
+    assert "it copies more than max_copy_rate and cannot win." in written(folder)
+    record = json.loads((folder / "search.json").read_text())
+    record["search"]["beams"] = 8
+    (folder / "search.json").write_text(json.dumps(record))
+    assert "with beams it may copy less, and win." in written(folder)
+
+
+@pytest.mark.parametrize(
+    ("j", "said"),
+    [
+        (0.61, "scores higher: j 0.610 against 0.600; the intervals overlap."),
+        (0.9, "scores higher: j 0.900 against 0.600."),
+        (0.59, "The intervals of the winner and of plain deletion overlap."),
+    ],
+)
+def test_how_the_winner_stands_beside_deletion(
+    make_run: Callable[..., Path], j: float, said: str
+) -> None:
+    file = make_run() / "best" / "metrics.json"
+    metrics = json.loads(file.read_text())
+    metrics["test"]["delete"]["j"] = j
+    metrics["intervals"]["delete"]["j"] = [j - 0.02, j + 0.02]
+    file.write_text(json.dumps(metrics))
+    [line, *_] = findings.trust(read_run(file.parents[1]))
+    assert line.endswith(said)
+
+
 def test_a_run_without_a_winner_says_why(make_run: Callable[..., Path]) -> None:
     text = Elements(written(make_run(winner=False))).text
     assert "no adapter exported: no trial has a validation copy rate of 0.1" in text
