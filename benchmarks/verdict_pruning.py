@@ -210,9 +210,9 @@ def read_reports(runs: Sequence[Path], table: Path) -> pd.DataFrame:
     Raises:
         UserError: if there are neither runs nor a table.
     """
-    if not runs and not table.is_file():
-        raise UserError(f"{table} is not there: name runs, or an --out beside a {table.name}")
     if not runs:
+        if not table.is_file():
+            raise UserError(f"{table} is not there: name runs, or an --out beside a {table.name}")
         return pd.read_csv(table)
     frame = pd.DataFrame(row for run in runs for row in _reports(run))
     frame.to_csv(table, index=False)

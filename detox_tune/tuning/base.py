@@ -80,8 +80,8 @@ def load_cut_base(
     """
     base, tokenizer = load_base(name, quantization=quantization, device=device)
     cut_vocabulary(base, vocabulary)
-    # Each trainer begins with a collection of garbage. That took half a second to look through what
-    # stays for good: the libraries, the base and the task.
+    # Each trainer begins with a collection of garbage. It spent half a second on objects that stay
+    # for good: those of the libraries, the base and the task.
     gc.collect()
     gc.freeze()
     return base, CutTokenizer(tokenizer, vocabulary)
